@@ -1,0 +1,271 @@
+package catalog
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/postern-authz/postern/sidecar/permission"
+)
+
+// A dump is JSON lines: a header, then one line for each permission id in the order of the
+// ids' bytes. Deletions are part of it. Two catalogues that saw the same events have the
+// same lines after the header.
+const dumpFormat = "postern-dump/1"
+
+// longestDumpLine is more than the largest state needs, in bytes, even if JSON escapes
+// each byte of its description.
+const longestDumpLine = 64 << 10
+
+// DumpHeader is the first line of a dump.
+type DumpHeader struct {
+	Format        string     `json:"format"`
+	EnvironmentID string     `json:"environment_id"`
+	Epoch         string     `json:"epoch"`
+	Revision      uint64     `json:"revision"`
+	Digest        string     `json:"digest"`
+	Complete      bool       `json:"complete"`
+	States        int        `json:"states"` // lines that follow, so that a cut-off dump is noticed
+	Newest        *dumpState `json:"newest"` // key of the newest event, null before the first
+}
+
+// dumpState is one state. Content is told where it can't be computed from the rest.
+type dumpState struct {
+	ID          string            `json:"id,omitempty"`
+	Name        string            `json:"name,omitempty"`
+	Description string            `json:"description,omitempty"`
+	Kind        string            `json:"kind"`
+	OccurredAt  string            `json:"occurred_at"`
+	EventID     string            `json:"event_id,omitempty"`
+	CreatedAt   string            `json:"created_at,omitempty"`
+	Source      permission.Source `json:"source,omitempty"`
+	Content     string            `json:"content,omitempty"`
+}
+
+// Dump writes the newest revision. It holds a database transaction until it is done, and
+// the file grows by what is written meanwhile: w should be a file or memory, not a slow peer.
+func (c *Catalog) Dump(ctx context.Context, w io.Writer) (err error) {
+	defer containDamage(&err)
+	out := bufio.NewWriter(w)
+	lines := json.NewEncoder(out)
+	err = c.db.View(func(tx *bbolt.Tx) error {
+		head, err := readHeader(tx.Bucket(bucketMeta))
+		if err != nil {
+			return err
+		}
+		states := tx.Bucket(bucketStates)
+		if err := lines.Encode(c.dumpHeader(head, states.Inspect().KeyN)); err != nil {
+			return err
+		}
+		return forEachState(ctx, states, func(s permission.State) error {
+			return lines.Encode(dumped(s))
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("dumping the catalogue: %w", err)
+	}
+	return out.Flush()
+}
+
+func forEachState(ctx context.Context, states *bbolt.Bucket, do func(permission.State) error) error {
+	return states.ForEach(func(id, _ []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s, _, err := readState(states, id)
+		if err != nil {
+			return err
+		}
+		return do(s)
+	})
+}
+
+func (c *Catalog) dumpHeader(head header, states int) DumpHeader {
+	h := DumpHeader{
+		Format:        dumpFormat,
+		EnvironmentID: c.identity.environment,
+		Epoch:         c.identity.epoch,
+		Revision:      head.revision,
+		Digest:        head.digest.String(),
+		Complete:      head.complete,
+		States:        states,
+	}
+	if head.newest != (eventKey{}) {
+		h.Newest = &dumpState{
+			Kind:       head.newest.kind.String(),
+			OccurredAt: head.newest.occurredAt.String(),
+			EventID:    head.newest.eventID,
+			Content:    head.newest.content.String(),
+		}
+	}
+	return h
+}
+
+func dumped(s permission.State) dumpState {
+	d := dumpState{
+		ID: s.ID, Name: s.Name, Description: s.Description,
+		Kind:       s.Kind.String(),
+		OccurredAt: s.OccurredAt.String(),
+		EventID:    s.EventID,
+		Source:     s.Source,
+	}
+	if s.CreatedAt != 0 {
+		d.CreatedAt = s.CreatedAt.String()
+	}
+	if !s.Live() {
+		d.Content = s.Content.String()
+	}
+	return d
+}
+
+// state reads a line of a dump; every field is a foreign one.
+func (d dumpState) state() (permission.State, error) {
+	s := permission.State{ID: d.ID, Name: d.Name, Description: d.Description, EventID: d.EventID, Source: d.Source}
+	var err error
+	if s.Kind, err = permission.ParseKind(d.Kind); err != nil {
+		return s, err
+	}
+	if s.OccurredAt, err = permission.ParseInstant(d.OccurredAt); err != nil {
+		return s, fmt.Errorf("occurred_at: %w", err)
+	}
+	if d.CreatedAt != "" {
+		if s.CreatedAt, err = permission.ParseInstant(d.CreatedAt); err != nil {
+			return s, fmt.Errorf("created_at: %w", err)
+		}
+	}
+	if s.Live() {
+		s.Content = permission.ContentDigest(s.ID, s.Name, s.Description)
+		return s, nil
+	}
+	if s.Content, err = permission.ParseDigest(d.Content); err != nil {
+		return s, fmt.Errorf("content: %w", err)
+	}
+	return s, nil
+}
+
+func (d dumpState) checkedState() (permission.State, error) {
+	s, err := d.state()
+	if err != nil {
+		return s, err
+	}
+	if sourceTerms[s.Source] == nil {
+		return s, fmt.Errorf("source: want webhook, reconcile or restore, got %.40q", s.Source)
+	}
+	if !s.Live() && (s.CreatedAt != 0 || s.Description != "") {
+		return s, errors.New("created_at, description: want none in a deletion")
+	}
+	return s, s.Check()
+}
+
+// DumpContent is a dump that was read and checked as a whole.
+type DumpContent struct {
+	Header DumpHeader
+	states []permission.State
+	newest eventKey
+}
+
+// ReadDump reads a whole dump. An error names the line; nothing is returned then.
+func ReadDump(r io.Reader) (*DumpContent, error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, longestDumpLine)
+	d := &DumpContent{}
+	for number := 1; lines.Scan(); number++ {
+		if err := d.line(number, lines.Bytes()); err != nil {
+			return nil, fmt.Errorf("reading the dump: line %d: %w", number, err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("reading the dump: %w", err)
+	}
+	if d.Header.Format == "" {
+		return nil, errors.New("reading the dump: it is empty")
+	}
+	if len(d.states) != d.Header.States {
+		return nil, fmt.Errorf("reading the dump: the header announces %d states and %d came; it was cut off", d.Header.States, len(d.states))
+	}
+	return d, nil
+}
+
+func (d *DumpContent) line(number int, text []byte) error {
+	if number == 1 {
+		return d.header(text)
+	}
+	var line dumpState
+	if err := decodeLine(text, &line); err != nil {
+		return err
+	}
+	s, err := line.checkedState()
+	d.states = append(d.states, s)
+	return err
+}
+
+func (d *DumpContent) header(text []byte) error {
+	if err := decodeLine(text, &d.Header); err != nil {
+		return err
+	}
+	if d.Header.Format != dumpFormat {
+		return fmt.Errorf("format: want %q, got %.40q", dumpFormat, d.Header.Format)
+	}
+	if d.Header.Newest == nil {
+		return nil
+	}
+	newest := *d.Header.Newest
+	s, err := newest.state()
+	if err == nil && s.Live() {
+		s.Content, err = permission.ParseDigest(newest.Content)
+	}
+	if err != nil {
+		return fmt.Errorf("newest: %w", err)
+	}
+	d.newest = keyOf(s)
+	return permission.CheckText("newest.event_id", s.EventID, 1, permission.MaxID)
+}
+
+func decodeLine(text []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("want one JSON object")
+	}
+	return nil
+}
+
+// Restore merges a dump into the catalogue, in one commit: by the merge rule, so that
+// what the catalogue knows better stays. The catalogue is complete afterwards if the
+// dumped one was. It returns how many states changed, or [ErrEnvironment].
+func (c *Catalog) Restore(ctx context.Context, dump *DumpContent) (changed int, err error) {
+	if from, have := dump.Header.EnvironmentID, c.identity.environment; from != "" && have != "" && from != have {
+		return 0, fmt.Errorf("%w: the dump is from %.64q, this catalogue from %q", ErrEnvironment, from, have)
+	}
+	_, err = c.submit(ctx, true, func(t *transaction) (permission.Outcome, error) {
+		changed, err = t.restore(dump)
+		return permission.OutcomeApplied, err
+	})
+	return changed, err
+}
+
+func (t *transaction) restore(dump *DumpContent) (changed int, err error) {
+	for _, s := range dump.states {
+		applied, err := t.apply(s)
+		if err != nil {
+			return 0, err
+		}
+		if applied {
+			changed++
+		}
+	}
+	if t.header.newest.olderThan(dump.newest) {
+		t.header.newest = dump.newest
+	}
+	t.header.complete = t.header.complete || dump.Header.Complete
+	return changed, nil
+}

@@ -1,0 +1,286 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"go.etcd.io/bbolt"
+
+	"github.com/postern-authz/postern/sidecar/permission"
+)
+
+const (
+	queueLength      = 256             // requests waiting for a commit
+	largestGroup     = 256             // requests in one commit
+	queuePatience    = 3 * time.Second // how long a request waits for room in the queue
+	rememberedEvents = 10_000          // event ids kept in memory, to count duplicates only
+)
+
+// errReadOnly answers a write to a catalogue that was opened for reading.
+var errReadOnly = errors.New("the catalogue was opened for reading only")
+
+// request is one piece of work for the writer.
+type request struct {
+	apply func(*transaction) (permission.Outcome, error)
+	alone bool        // needs a commit of its own, because it may fail half-way
+	done  chan result // takes one result without blocking the writer
+}
+
+type result struct {
+	outcome permission.Outcome
+	err     error
+}
+
+// writer is the one goroutine that changes the catalogue. It takes whatever is queued
+// into one commit: while a commit is being synced the next group gathers, so senders
+// share syncs without one of them ever waiting for company.
+type writer struct {
+	catalog *Catalog
+	queue   chan request
+	closing chan struct{}
+	stopped chan struct{}
+	events  *simplelru.LRU[string, eventKey] // only the writer's goroutine touches it
+
+	// doubtful is the step of a commit that has not succeeded, and may be on disk all the
+	// same: bbolt writes the page that makes a commit visible before it syncs it, so its error
+	// may come from a commit that readers see already. The step stays linked, and nothing else
+	// is written, until settle has found out.
+	doubtful *step
+}
+
+func startWriter(c *Catalog) *writer {
+	events, err := simplelru.NewLRU[string, eventKey](rememberedEvents, nil)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	w := &writer{
+		catalog: c,
+		queue:   make(chan request, queueLength),
+		closing: make(chan struct{}),
+		stopped: make(chan struct{}),
+		events:  events,
+	}
+	go w.run()
+	return w
+}
+
+func (w *writer) stop() {
+	close(w.closing)
+	<-w.stopped
+}
+
+func (w *writer) run() {
+	defer close(w.stopped)
+	for {
+		select {
+		case <-w.closing:
+			w.refuseQueued()
+			return
+		case first := <-w.queue:
+			together, alone := w.gather(first)
+			w.commit(together)
+			for _, r := range alone {
+				w.commit([]request{r})
+			}
+		}
+	}
+}
+
+func (w *writer) refuseQueued() {
+	for {
+		select {
+		case r := <-w.queue:
+			r.done <- result{err: ErrClosed}
+		default:
+			return
+		}
+	}
+}
+
+// gather takes what is queued by now. Requests that may fail half-way come apart.
+func (w *writer) gather(first request) (together, alone []request) {
+	for next := first; ; {
+		if next.alone {
+			alone = append(alone, next)
+		} else {
+			together = append(together, next)
+		}
+		if len(together)+len(alone) == largestGroup {
+			return together, alone
+		}
+		select {
+		case next = <-w.queue:
+		default:
+			return together, alone
+		}
+	}
+}
+
+// commit applies a group and acknowledges it, or refuses it as a whole.
+func (w *writer) commit(group []request) {
+	if len(group) == 0 {
+		return
+	}
+	results, err := w.transact(group)
+	for i, r := range group {
+		if err != nil {
+			r.done <- result{err: fmt.Errorf("writing the catalogue: %w", err)}
+			continue
+		}
+		r.done <- results[i]
+	}
+}
+
+// transact applies a group in one database transaction: compute, persist, publish. The
+// caller acknowledges. An error means that nothing of the group may be acknowledged; a
+// result's own error concerns that request alone.
+func (w *writer) transact(group []request) (results []result, err error) {
+	if w.doubtful != nil {
+		if err := w.settle(); err != nil {
+			return nil, err
+		}
+	}
+	var t *transaction
+	err = w.update(func(tx *bbolt.Tx) (err error) {
+		if t, err = newTransaction(tx, w.events); err != nil {
+			return err
+		}
+		if results, err = t.applyAll(group); err != nil || !t.changed() {
+			return err
+		}
+		if err := t.finish(); err != nil {
+			return err
+		}
+		return w.publish(tx, t)
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.remember(w.events)
+	return results, nil
+}
+
+// update runs do inside a write transaction, which do commits if it likes. What do
+// leaves uncommitted, or panics about, is rolled back.
+func (w *writer) update(do func(*bbolt.Tx) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer containDamage(&err)
+	tx, err := w.catalog.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = tx.Rollback() // does nothing after a commit
+	}()
+	return do(tx)
+}
+
+// publish makes the transaction durable first and visible second. The step is linked
+// before the commit, as [snapshot] says.
+func (w *writer) publish(tx *bbolt.Tx, t *transaction) error {
+	c := w.catalog
+	st := &step{before: t.before, wasEmpty: t.wasEmpty, to: newSnapshot(c.identity.epoch, t.header)}
+	c.current.Load().next.Store(st)
+	w.doubtful = st
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	w.reach(st)
+	return nil
+}
+
+// reach makes the revision that the step leads to the current one.
+func (w *writer) reach(st *step) {
+	w.catalog.hot.advance(st.before)
+	w.catalog.current.Store(st.to)
+	w.doubtful = nil
+}
+
+// settle finds out what became of the commit that failed. If it isn't visible, it never
+// was; if it is, another commit is needed before its revision may count as durable.
+func (w *writer) settle() error {
+	return w.update(func(tx *bbolt.Tx) error {
+		found, err := readHeader(tx.Bucket(bucketMeta))
+		if err != nil {
+			return err
+		}
+		current := w.catalog.current.Load()
+		if found.revision == current.sync.Revision {
+			current.next.Store(nil)
+			w.doubtful = nil
+			return nil
+		}
+		if err := putHeader(tx.Bucket(bucketMeta), found); err != nil {
+			return err
+		}
+		if err := tx.Commit(); err != nil {
+			return err
+		}
+		w.reach(w.doubtful)
+		return nil
+	})
+}
+
+// Apply makes an event durable and visible, and says what it changed. Once it returns
+// without an error, every question asked afterwards sees the event and a crash can't
+// undo it. It returns [ErrBusy] when the queue stayed full for three seconds, ErrClosed
+// after Close, the context's error when that ends first (the event may then be applied
+// all the same), and otherwise what kept the file from being written.
+func (c *Catalog) Apply(ctx context.Context, event permission.Event) (permission.Outcome, error) {
+	state := event.State()
+	if err := state.Check(); err != nil {
+		return "", fmt.Errorf("checking the event: %w", err)
+	}
+	return c.submit(ctx, false, func(t *transaction) (permission.Outcome, error) {
+		return t.applyEvent(state)
+	})
+}
+
+func (c *Catalog) submit(ctx context.Context, alone bool, apply func(*transaction) (permission.Outcome, error)) (permission.Outcome, error) {
+	if c.writer == nil {
+		return "", errReadOnly
+	}
+	r := request{apply: apply, alone: alone, done: make(chan result, 1)}
+	if err := c.writer.enqueue(ctx, r); err != nil {
+		return "", err
+	}
+	select {
+	case outcome := <-r.done:
+		return outcome.outcome, outcome.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-c.writer.stopped:
+		select {
+		case outcome := <-r.done:
+			return outcome.outcome, outcome.err
+		default:
+			return "", ErrClosed
+		}
+	}
+}
+
+func (w *writer) enqueue(ctx context.Context, r request) error {
+	select {
+	case <-w.closing:
+		return ErrClosed
+	case w.queue <- r:
+		return nil
+	default:
+	}
+	patience := time.NewTimer(queuePatience)
+	defer patience.Stop()
+	select {
+	case <-w.closing:
+		return ErrClosed
+	case w.queue <- r:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-patience.C:
+		return ErrBusy
+	}
+}

@@ -1,0 +1,218 @@
+// Package permission is Postern's vocabulary: what a permission event says, what
+// the catalogue remembers of it, and the merge rule that leads from one to the other.
+//
+// Its promise: the state of a permission, and the state that decides for a name,
+// are functions of the *set* of events that came in, whatever their order,
+// repetition or delay. The package is pure (no clock, no lock, no I/O) and imports
+// the standard library alone.
+package permission
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+)
+
+// Limits of what the catalogue keeps, in bytes. Scalekit documents 32 characters
+// for an id, 100 for a name and 2,000 for a description; Postern takes more, since a
+// rejected webhook is retried and then lost for ever.
+const (
+	MaxID          = 256
+	MaxName        = 256
+	MaxDescription = 8000 // 2,000 characters of at most four bytes each
+)
+
+// Kind says what happened to a permission. The order of the constants is part of
+// the merge rule: at one instant a deletion outranks an update outranks a creation.
+type Kind uint8
+
+// The three things that Scalekit reports about a permission.
+const (
+	Created Kind = iota + 1
+	Updated
+	Deleted
+)
+
+var kindNames = map[Kind]string{Created: "created", Updated: "updated", Deleted: "deleted"}
+
+// String returns "created", "updated" or "deleted".
+func (k Kind) String() string {
+	if name, ok := kindNames[k]; ok {
+		return name
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// ParseKind is the inverse of [Kind.String].
+func ParseKind(name string) (Kind, error) {
+	for kind, known := range kindNames {
+		if name == known {
+			return kind, nil
+		}
+	}
+	return 0, fmt.Errorf("kind: want created, updated or deleted, got %q", name)
+}
+
+// Source says on whose word a state stands.
+type Source string
+
+// The sources of a state. Only SourceWebhook carries an event id.
+const (
+	SourceWebhook   Source = "webhook"
+	SourceReconcile Source = "reconcile"
+	SourceRestore   Source = "restore"
+)
+
+// Event is one verified permission event.
+type Event struct {
+	ID            string  // Scalekit's event id, "evt_…"
+	Kind          Kind    // what happened
+	OccurredAt    Instant // when, by Scalekit's clock: the only order there is
+	EnvironmentID string  // the Scalekit environment it happened in, "env_…"
+	PermissionID  string  // "perm_…", made anew when a permission is created again
+	Name          string  // what policies and tokens call it, "data:manage"
+	Description   string  // empty when absent
+}
+
+// State is what the catalogue knows of one permission id: the outcome of [Merge]
+// over everything that was heard of it. States are values; compare them with ==.
+type State struct {
+	ID          string
+	Name        string
+	Description string // empty for a deletion, whose Content still covers the one it came with
+	Kind        Kind
+	OccurredAt  Instant
+	EventID     string // empty for a state that rests on a listing
+	Source      Source
+	CreatedAt   Instant // earliest creation seen, zero when none was; always zero for a deletion
+	Content     Digest  // [ContentDigest] of id, name and description
+}
+
+// State returns the state that the event alone would lead to.
+func (e Event) State() State {
+	s := State{
+		ID:          e.PermissionID,
+		Name:        e.Name,
+		Description: e.Description,
+		Kind:        e.Kind,
+		OccurredAt:  e.OccurredAt,
+		EventID:     e.ID,
+		Source:      SourceWebhook,
+		Content:     ContentDigest(e.PermissionID, e.Name, e.Description),
+	}
+	switch e.Kind {
+	case Created:
+		s.CreatedAt = e.OccurredAt
+	case Deleted:
+		s.Description = ""
+	}
+	return s
+}
+
+// Live reports whether the state is that of a permission that exists.
+func (s State) Live() bool { return s.Kind == Created || s.Kind == Updated }
+
+// Check returns an error that names the first field of s that the catalogue can't keep.
+func (s State) Check() error {
+	if err := CheckText("id", s.ID, 1, MaxID); err != nil {
+		return err
+	}
+	if err := CheckText("name", s.Name, 1, MaxName); err != nil {
+		return err
+	}
+	if len(s.Description) > MaxDescription {
+		return fmt.Errorf("description: want at most %d bytes, got %d", MaxDescription, len(s.Description))
+	}
+	if _, ok := kindNames[s.Kind]; !ok {
+		return fmt.Errorf("kind: want created, updated or deleted, got %s", s.Kind)
+	}
+	if s.OccurredAt <= 0 {
+		return fmt.Errorf("occurred_at: want an instant after 1970, got %s", s.OccurredAt)
+	}
+	return CheckText("event_id", s.EventID, 0, MaxID)
+}
+
+// CheckText returns an error unless text has from least to most bytes and no
+// control characters. The text itself is left out of the error: it is a foreign
+// string of any length.
+func CheckText(field, text string, least, most int) error {
+	if len(text) < least || len(text) > most {
+		return fmt.Errorf("%s: want %d to %d bytes, got %d", field, least, most, len(text))
+	}
+	if i := strings.IndexFunc(text, isControl); i >= 0 {
+		return fmt.Errorf("%s: want no control characters, got one at byte %d", field, i)
+	}
+	return nil
+}
+
+// isControl reports C0 and C1 controls and DEL. Zero bytes among them separate the
+// parts of the catalogue's keys, so a name that bears one must never get there.
+func isControl(r rune) bool { return r < 0x20 || (r >= 0x7f && r < 0xa0) }
+
+// Compare orders states by the key of the merge rule: instant, then kind, then event
+// id as bytes, then content. The source comes last of all, so that the order is total;
+// it can only tell apart states that say the same.
+func Compare(a, b State) int {
+	return cmp.Or(
+		cmp.Compare(a.OccurredAt, b.OccurredAt),
+		cmp.Compare(a.Kind, b.Kind),
+		cmp.Compare(a.EventID, b.EventID),
+		a.Content.Compare(b.Content),
+		cmp.Compare(a.Source, b.Source),
+	)
+}
+
+// Merge joins two states of the same permission id. It is commutative, associative
+// and idempotent. A deletion is final for its id, because Scalekit makes a new id
+// for a permission that is created again; otherwise the greater key wins.
+func Merge(a, b State) State {
+	winner := a
+	if outranks(b, a) {
+		winner = b
+	}
+	winner.CreatedAt = 0
+	if winner.Live() {
+		winner.CreatedAt = earliest(a.CreatedAt, b.CreatedAt)
+	}
+	return winner
+}
+
+func outranks(challenger, holder State) bool {
+	if challenger.Live() != holder.Live() {
+		return holder.Live()
+	}
+	return Compare(challenger, holder) > 0
+}
+
+func earliest(a, b Instant) Instant {
+	if a == 0 || (b != 0 && b < a) {
+		return b
+	}
+	return a
+}
+
+// Decides returns which of the states of different ids that bear one name decides for
+// the name: the one with the greatest key, deletions included. So a deletion that was
+// lost for an old id can't bring the name back when a newer id of it is deleted. Without
+// any state it returns the zero State, which isn't live.
+func Decides(bearers []State) State {
+	var decider State
+	for _, s := range bearers {
+		if Compare(s, decider) > 0 {
+			decider = s
+		}
+	}
+	return decider
+}
+
+// Outcome says what an event did to the catalogue.
+type Outcome string
+
+// The outcomes of applying an event. All of them are successes: the catalogue now
+// holds what the event says, or already knew better.
+const (
+	OutcomeApplied   Outcome = "applied"   // the catalogue changed
+	OutcomeUnchanged Outcome = "unchanged" // it already held this, or something newer
+	OutcomeDuplicate Outcome = "duplicate" // the same event id with the same content came before
+	OutcomeConflict  Outcome = "conflict"  // the same event id came before with another content; the merge decided
+)
