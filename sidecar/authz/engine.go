@@ -1,0 +1,179 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// ErrNoPolicy answers a question that comes before any policy does.
+var ErrNoPolicy = errors.New("no policy has been loaded")
+
+// Options bound the evaluations of an [Engine].
+type Options struct {
+	Timeout     time.Duration // of one evaluation, waiting for its turn included
+	MaxInFlight int           // evaluations at once, so that a policy that burns CPU starves nobody
+}
+
+// Policy is what an [Engine] evaluates.
+type Policy struct {
+	Compiler *ast.Compiler
+	Store    storage.Store // the data document; every question gets a transaction of its own
+	Decision ast.Ref       // the rule that answers, such as data.authz.decision
+	Revision string        // told with each decision
+}
+
+// Engine evaluates questions. Its policy can be replaced while questions are in flight:
+// each goes on with the one that it began with.
+type Engine struct {
+	timeout  time.Duration
+	turns    chan struct{}
+	prepared atomic.Pointer[prepared]
+}
+
+// prepared is a policy ready to be evaluated, and never changed.
+type prepared struct {
+	query    rego.PreparedEvalQuery
+	store    storage.Store
+	revision string
+}
+
+// NewEngine returns an engine without a policy.
+func NewEngine(o Options) *Engine {
+	return &Engine{timeout: o.Timeout, turns: make(chan struct{}, o.MaxInFlight)}
+}
+
+// Use makes p the policy of the questions that come from now on. After an error the
+// previous one stays.
+func (e *Engine) Use(ctx context.Context, p Policy) error {
+	query, err := rego.New(
+		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(p.Decision)))),
+		rego.Compiler(p.Compiler),
+		rego.Store(p.Store),
+		rego.GenerateJSON(func(term *ast.Term, _ *rego.EvalContext) (any, error) {
+			return term.Value, nil // as it is: a decision is taken apart below, not printed
+		}),
+	).PrepareForEval(ctx)
+	if err != nil {
+		return fmt.Errorf("preparing the policy: %w", err)
+	}
+	e.prepared.Store(&prepared{query: query, store: p.Store, revision: p.Revision})
+	return nil
+}
+
+// PolicyRevision returns the revision of the current policy, false when there is none.
+func (e *Engine) PolicyRevision() (string, bool) {
+	if p := e.prepared.Load(); p != nil {
+		return p.revision, true
+	}
+	return "", false
+}
+
+// Decide answers a question. Its only errors are [ErrNoPolicy] and a document that
+// begins no transaction: everything later is a decision, if need be a deny.
+func (e *Engine) Decide(ctx context.Context, q Question) (Decision, error) {
+	p := e.prepared.Load()
+	if p == nil {
+		return Decision{}, ErrNoPolicy
+	}
+	ctx, stop := context.WithTimeout(ctx, e.timeout)
+	defer stop()
+	select {
+	case e.turns <- struct{}{}:
+		defer func() { <-e.turns }()
+		return p.decide(ctx, q)
+	case <-ctx.Done():
+		return p.decideNothing(q)
+	}
+}
+
+// decideNothing denies without evaluating, with the provenance all the same.
+func (p *prepared) decideNothing(q Question) (Decision, error) {
+	ctx := context.Background() // the question's own has ended
+	txn, err := p.store.NewTransaction(ctx)
+	if err != nil {
+		return Decision{}, fmt.Errorf("beginning to read the document: %w", err)
+	}
+	defer p.store.Abort(ctx, txn)
+	d := Decision{Reasons: []string{ReasonEvaluationTimeout}, Message: "too many evaluations were in flight", trouble: "too many in flight"}
+	p.explain(ctx, txn, q, &d)
+	return d, nil
+}
+
+func (p *prepared) decide(ctx context.Context, q Question) (Decision, error) {
+	txn, err := p.store.NewTransaction(ctx)
+	if err != nil {
+		return Decision{}, fmt.Errorf("beginning to read the document: %w", err)
+	}
+	defer p.store.Abort(ctx, txn)
+	d := p.evaluate(ctx, txn, q)
+	p.explain(ctx, txn, q, &d)
+	return d, nil
+}
+
+func (p *prepared) evaluate(ctx context.Context, txn storage.Transaction, q Question) Decision {
+	// OPA would start a goroutine per evaluation to watch the context. The context's own
+	// timer costs less.
+	cancel := topdown.NewCancel()
+	defer context.AfterFunc(ctx, cancel.Cancel)()
+	results, err := p.query.Eval(ctx,
+		rego.EvalTransaction(txn),
+		rego.EvalParsedInput(q.input),
+		rego.EvalExternalCancel(cancel),
+		rego.EvalMetrics(metrics.NoOp()),
+	)
+	if err != nil {
+		return denyFor(err)
+	}
+	if len(results) != 1 || len(results[0].Expressions) != 1 {
+		return Decision{Reasons: []string{ReasonUndefinedDecision}}
+	}
+	value, _ := results[0].Expressions[0].Value.(ast.Value)
+	d, err := readDecision(value)
+	if err != nil {
+		return Decision{Reasons: []string{ReasonEvaluationError}, Message: err.Error(), trouble: err.Error()}
+	}
+	return d
+}
+
+func denyFor(err error) Decision {
+	var unavailable interface{ CatalogUnavailable() }
+	switch {
+	case errors.As(err, &unavailable):
+		return unavailableDecision(err)
+	case topdown.IsCancel(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
+		return Decision{
+			Reasons: []string{ReasonEvaluationTimeout},
+			Message: "the evaluation took longer than --evaluation-timeout allows",
+			trouble: "timeout",
+		}
+	}
+	return Decision{Reasons: []string{ReasonEvaluationError}, Message: err.Error(), trouble: withoutValues(err)}
+}
+
+// unavailableDecision denies because of a failed read. What failed is for the operator's
+// log, not for the app.
+func unavailableDecision(err error) Decision {
+	return Decision{Reasons: []string{ReasonCatalogUnavailable}, Message: "the catalogue could not be read", trouble: err.Error()}
+}
+
+// withoutValues says what failed and where. OPA's own text may quote the question, which
+// has no business in a log.
+func withoutValues(err error) string {
+	var evaluation *topdown.Error
+	if !errors.As(err, &evaluation) {
+		return err.Error()
+	}
+	if evaluation.Location == nil {
+		return evaluation.Code
+	}
+	return fmt.Sprintf("%s at %s", evaluation.Code, evaluation.Location)
+}
