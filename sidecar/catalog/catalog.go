@@ -66,6 +66,14 @@ type Options struct {
 	LRUSize       int    // hot records in memory, at least 1
 	MaxDocument   Limit  // the largest whole-document read
 	ReadOnly      bool   // open an existing file for reading only; Apply and Restore fail
+
+	hooks hooks
+}
+
+// hooks let the tests of this package into moments that nobody reaches from outside.
+type hooks struct {
+	commit    func(*bbolt.Tx) error // in place of (*bbolt.Tx).Commit
+	afterRead func()                // between reading a record from the file and filling the LRU
 }
 
 // Limit bounds the records of a document that is read as a whole.
@@ -81,6 +89,7 @@ type Catalog struct {
 	identity    identity
 	maxDocument Limit
 	hot         hot
+	hooks       hooks
 
 	// current is the newest revision that questions may pin. Only the writer stores it.
 	current atomic.Pointer[snapshot]
@@ -231,7 +240,10 @@ func load(db *bbolt.DB, o Options) (c *Catalog, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = &Catalog{db: db, maxDocument: o.MaxDocument, hot: hot{records: recent}}
+	if o.hooks.commit == nil {
+		o.hooks.commit = (*bbolt.Tx).Commit
+	}
+	c = &Catalog{db: db, maxDocument: o.MaxDocument, hot: hot{records: recent}, hooks: o.hooks}
 	var head header
 	err = db.View(func(tx *bbolt.Tx) error {
 		c.identity, head, err = readMeta(tx)

@@ -127,6 +127,9 @@ func (c *Catalog) newest(name string) (*entry, error) {
 		return e, nil
 	}
 	e, err := c.readEntry(name)
+	if c.hooks.afterRead != nil {
+		c.hooks.afterRead()
+	}
 	if err != nil || e == nil {
 		// Absent names aren't remembered: looking one up again costs about a microsecond,
 		// and a flood of unknown names can't push the known ones out.

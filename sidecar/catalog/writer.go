@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -50,6 +51,8 @@ type writer struct {
 	// may come from a commit that readers see already. The step stays linked, and nothing else
 	// is written, until settle has found out.
 	doubtful *step
+
+	failure atomic.Pointer[error] // of the last group; nil before the first
 }
 
 func startWriter(c *Catalog) *writer {
@@ -126,6 +129,7 @@ func (w *writer) commit(group []request) {
 		return
 	}
 	results, err := w.transact(group)
+	w.failure.Store(&err)
 	for i, r := range group {
 		if err != nil {
 			r.done <- result{err: fmt.Errorf("writing the catalogue: %w", err)}
@@ -186,7 +190,7 @@ func (w *writer) publish(tx *bbolt.Tx, t *transaction) error {
 	st := &step{before: t.before, wasEmpty: t.wasEmpty, to: newSnapshot(c.identity.epoch, t.header)}
 	c.current.Load().next.Store(st)
 	w.doubtful = st
-	if err := tx.Commit(); err != nil {
+	if err := c.hooks.commit(tx); err != nil {
 		return err
 	}
 	w.reach(st)
@@ -217,7 +221,7 @@ func (w *writer) settle() error {
 		if err := putHeader(tx.Bucket(bucketMeta), found); err != nil {
 			return err
 		}
-		if err := tx.Commit(); err != nil {
+		if err := w.catalog.hooks.commit(tx); err != nil {
 			return err
 		}
 		w.reach(w.doubtful)
@@ -238,6 +242,17 @@ func (c *Catalog) Apply(ctx context.Context, event permission.Event) (permission
 	return c.submit(ctx, false, func(t *transaction) (permission.Outcome, error) {
 		return t.applyEvent(state)
 	})
+}
+
+// WriteError returns what kept the last commit from being written, or nil.
+func (c *Catalog) WriteError() error {
+	if c.writer == nil {
+		return nil
+	}
+	if failure := c.writer.failure.Load(); failure != nil {
+		return *failure
+	}
+	return nil
 }
 
 func (c *Catalog) submit(ctx context.Context, alone bool, apply func(*transaction) (permission.Outcome, error)) (permission.Outcome, error) {
