@@ -237,7 +237,10 @@ func TestOpenRefuses(t *testing.T) {
 			catalog.Options{EnvironmentID: "env_other"}, catalog.ErrEnvironment, "--environment-id is env_other"},
 		{"a second process", func(t *testing.T, dir string) { open(t, dir) },
 			catalog.Options{}, catalog.ErrLocked, "--data-dir"},
-		{"a newer format", func(t *testing.T, dir string) { closeNow(t, open(t, dir)); put(t, dir, "meta", "format", "postern-catalog/99") },
+		{"a newer format", func(t *testing.T, dir string) {
+			closeNow(t, open(t, dir))
+			put(t, dir, "meta", "format", "postern-catalog/99")
+		},
 			catalog.Options{}, catalog.ErrFile, `"postern-catalog/99"`},
 		{"another program's bbolt file", func(t *testing.T, dir string) { put(t, dir, "other", "key", "value") },
 			catalog.Options{}, catalog.ErrFile, "isn't a Postern catalogue"},
