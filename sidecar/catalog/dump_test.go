@@ -122,7 +122,7 @@ func TestReadDumpRefuses(t *testing.T) {
 		"line 2: kind: want":                  strings.Replace(good, `"kind":"created"`, `"kind":"revived"`, 1),
 		"line 2: source: want":                strings.Replace(good, `"source":"webhook"`, `"source":"hearsay"`, 1),
 		"line 2: name: want 1 to 256 bytes":   strings.Replace(good, `"name":"a"`, `"name":""`, 1),
-		"line 3: content: want":               good[:strings.LastIndex(good, `"content":"`)] + `"content":"zz"}` + "\n",
+		"line 3: content: digest: want":       good[:strings.LastIndex(good, `"content":"`)] + `"content":"zz"}` + "\n",
 		"newest: occurred_at: want":           strings.Replace(good, `"occurred_at":"2024`, `"occurred_at":"x`, 1),
 		`unknown field "extra"`:               strings.Replace(good, `{"id"`, `{"extra":1,"id"`, 1),
 		"line 2: want one JSON object":        strings.Replace(good, "}\n{\"id\":\"perm_1\"", "}\n{\"id\":\"perm_1\"}{\"id\":\"perm_1\"", 1),
