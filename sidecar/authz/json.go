@@ -130,20 +130,19 @@ func (p *jsonParser) object(depth int) (ast.Value, error) {
 	if err != nil || empty {
 		return ast.NewObject(), err
 	}
-	members := make([][2]*ast.Term, 0, 4)
-	for more := true; more; {
+	object := ast.NewObjectWithCapacity(4)
+	for more, members := true, 1; more; members++ {
 		key, value, err := p.member(depth)
 		if err != nil {
 			return nil, err
 		}
-		members = append(members, [2]*ast.Term{ast.InternedTerm(key), ast.NewTerm(value)})
+		object.Insert(ast.InternedTerm(key), ast.NewTerm(value))
+		if object.Len() != members {
+			return nil, p.errorf("want each key once in an object, got %.40q again", key)
+		}
 		if more, err = p.next('}'); err != nil {
 			return nil, err
 		}
-	}
-	object := ast.NewObject(members...)
-	if object.Len() != len(members) {
-		return nil, p.errorf("want each key once in an object")
 	}
 	return object, nil
 }
