@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// check is one line of /readyz?verbose.
+type check struct {
+	name   string
+	ok     bool
+	detail string
+}
+
+// serveLive says that the process answers, and nothing that depends on anybody else: a
+// restart would not mend it.
+func (s *sidecar) serveLive(w http.ResponseWriter, r *http.Request) {
+	writeChecks(w, r, []check{{"process", true, "up since " + s.startedAt.UTC().Format(time.RFC3339)}})
+}
+
+// serveStarted says that policy and catalogue were loaded.
+func (s *sidecar) serveStarted(w http.ResponseWriter, r *http.Request) {
+	writeChecks(w, r, s.startChecks())
+}
+
+// serveReady says that questions are answered. It stays so while webhooks can't be
+// written, and while Scalekit is away: decisions go on.
+func (s *sidecar) serveReady(w http.ResponseWriter, r *http.Request) {
+	checks := append(s.startChecks(), check{"shutdown", !s.stopping.Load(), "under way"})
+	if !s.stopping.Load() {
+		checks[len(checks)-1].detail = "not asked for"
+	}
+	writeChecks(w, r, append(checks, s.advice()...))
+}
+
+func (s *sidecar) startChecks() []check {
+	at := s.catalog.Sync()
+	revision, loaded := s.engine.PolicyRevision()
+	return []check{
+		{"catalog", true, fmt.Sprintf("revision %d, %d permissions, epoch %s", at.Revision, at.Count, at.Epoch)},
+		{"policy", loaded, "revision " + revision},
+	}
+}
+
+// advice is what an operator should know and readiness doesn't depend on.
+func (s *sidecar) advice() []check {
+	notes := []check{{"writes", true, "the last commit succeeded, or none was needed"}, {"policy_reload", true, "the last load succeeded"}}
+	if err := s.catalog.WriteError(); err != nil {
+		notes[0].detail = "FAILING, webhooks are answered 503: " + err.Error()
+	}
+	if err := s.policy.get(); err != nil {
+		notes[1].detail = "FAILED, the previous policy stays: " + err.Error()
+	}
+	if !s.catalog.Sync().Complete {
+		notes = append(notes, check{"complete", true, "no: a permission may exist whose events never came (--on-incomplete is " + s.config.onIncomplete + ")"})
+	}
+	return notes
+}
+
+// writeChecks answers in the form that Kubernetes' own components use.
+func writeChecks(w http.ResponseWriter, r *http.Request, checks []check) {
+	status, verdict := http.StatusOK, "ok"
+	var lines strings.Builder
+	for _, c := range checks {
+		mark := "+"
+		if !c.ok {
+			mark, status, verdict = "-", http.StatusServiceUnavailable, "not ok"
+		}
+		fmt.Fprintf(&lines, "[%s]%s: %s\n", mark, c.name, c.detail)
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if !r.URL.Query().Has("verbose") && status == http.StatusOK {
+		lines.Reset()
+	}
+	_, _ = fmt.Fprintf(w, "%s%s\n", lines.String(), verdict) // the peer may have hung up
+}

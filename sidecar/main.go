@@ -1,0 +1,216 @@
+// Command postern is a sidecar that knows which permissions still exist. Scalekit's
+// signed webhooks flow into a durable catalogue; an embedded Open Policy Agent decides
+// questions against it on localhost, with the reason and the event it rests on.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/pflag"
+)
+
+// Exit statuses.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// streams are the three that a process has.
+type streams struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// After the first signal a second one ends the process at once.
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Args[1:], os.Environ(), streams{os.Stdin, os.Stdout, os.Stderr})
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "postern:", err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailure)
+}
+
+// verb is one row of the table of what Postern can do.
+type verb struct {
+	name      string // one or two words
+	arguments string // behind the flags, for the help
+	summary   string
+	example   string
+	settings  []setting
+	run       func(ctx context.Context, args []string, std streams) error
+}
+
+// run finds the verb, loads its settings and runs it. It is main without the process, and
+// returns a *usageError for a mistake in the call.
+func run(ctx context.Context, args, environ []string, std streams) error {
+	verbs := allVerbs()
+	if len(args) == 0 || args[0] == "help" || args[0] == "--help" || args[0] == "-h" {
+		return help(verbs, args, std.stdout)
+	}
+	v, rest, err := findVerb(verbs, args)
+	if err != nil {
+		return err
+	}
+	arguments, warnings, err := load(v.settings, rest, environ)
+	if errors.Is(err, pflag.ErrHelp) {
+		return v.help(std.stdout)
+	}
+	if err != nil {
+		return err
+	}
+	if want := len(strings.Fields(v.arguments)); len(arguments) != want {
+		return usagef("%s: want %d arguments behind the flags, got %d; see `postern help %s`", v.name, want, len(arguments), v.name)
+	}
+	if len(v.settings) > 0 {
+		for _, warning := range warnings {
+			fmt.Fprintln(std.stderr, "postern: warning:", warning)
+		}
+	}
+	return v.run(ctx, arguments, std)
+}
+
+// allVerbs is the table. Each verb closes over the values that its settings fill.
+func allVerbs() []verb {
+	c, maintenance, event, demo, health := new(config), new(catalogConfig), new(eventConfig), new(demoConfig), new(healthConfig)
+	return []verb{
+		{
+			name: "run", summary: "run the sidecar: catalogue, decision API, and the webhook receiver when a secret is set",
+			example:  "postern run --webhook-secret-file /etc/postern/webhook-secret --environment-id env_1234567890",
+			settings: c.settings(), run: c.run,
+		},
+		{
+			name: "demo", summary: "tell the whole story on free loopback ports, with real HTTP and a real restart",
+			example:  "postern demo --serve",
+			settings: demo.settings(), run: demo.run,
+		},
+		{
+			name: "event send", summary: "sign a permission event and post it to a receiver",
+			example:  "postern event send --webhook-secret-file secret --environment-id env_1234567890 --type permission.deleted --permission-id perm_1 --name data:manage",
+			settings: event.settings(), run: event.send,
+		},
+		{
+			name: "catalog dump", summary: "print the catalogue as JSON lines, of a running or a stopped sidecar",
+			example:  "postern catalog dump --data-dir /var/lib/postern > catalog.ndjson",
+			settings: maintenance.settings(), run: maintenance.dump,
+		},
+		{
+			name: "catalog restore", arguments: "FILE", summary: "merge a dump (a file, or - for standard input) into the catalogue",
+			example:  "postern catalog restore --data-dir /var/lib/postern catalog.ndjson",
+			settings: maintenance.settings(), run: maintenance.restore,
+		},
+		{
+			name: "catalog verify", summary: "check the catalogue's file, indexes and invariants",
+			example:  "postern catalog verify --data-dir /var/lib/postern",
+			settings: maintenance.settings(), run: maintenance.verify,
+		},
+		{
+			name: "healthcheck", summary: "exit 0 when the sidecar on this machine is ready",
+			example:  "postern healthcheck --admin-addr 127.0.0.1:8282",
+			settings: health.settings(), run: health.run,
+		},
+		{
+			name: "version", summary: "print version, commit, OPA version and Go version",
+			example: "postern version", run: printVersion,
+		},
+	}
+}
+
+func findVerb(verbs []verb, args []string) (verb, []string, error) {
+	for _, v := range verbs {
+		words := strings.Fields(v.name)
+		if len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
+			return v, args[len(words):], nil
+		}
+	}
+	called := args[:1]
+	names := make([]string, 0, len(verbs))
+	for _, v := range verbs {
+		names = append(names, v.name)
+		if first, _, two := strings.Cut(v.name, " "); two && first == args[0] {
+			called = args[:min(2, len(args))]
+		}
+	}
+	got := strings.Join(called, " ")
+	return verb{}, nil, usagef("unknown verb %.40q%s; see `postern help`", got, didYouMean("", got, names))
+}
+
+// help prints the table, or with `help VERB` one row of it.
+func help(verbs []verb, args []string, stdout io.Writer) error {
+	if len(args) > 1 {
+		v, _, err := findVerb(verbs, args[1:])
+		if err != nil {
+			return err
+		}
+		return v.help(stdout)
+	}
+	var b strings.Builder
+	b.WriteString("Postern decides with the permissions that still exist.\n\nusage: postern VERB [flags]\n\n")
+	for _, v := range verbs {
+		fmt.Fprintf(&b, "  %-16s %s\n", v.name, v.summary)
+	}
+	b.WriteString("\n`postern help VERB` explains a verb and its settings, with an example.\n")
+	_, err := io.WriteString(stdout, b.String())
+	return err
+}
+
+func (v verb) help(stdout io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\nusage: postern %s [flags]", capitalized(v.summary), v.name)
+	if v.arguments != "" {
+		fmt.Fprintf(&b, " %s", v.arguments)
+	}
+	fmt.Fprintf(&b, "\n\nexample:\n  %s\n", v.example)
+	if len(v.settings) > 0 {
+		b.WriteString("\nflags (each also as POSTERN_… in the environment and as a key of the --config file):\n")
+	}
+	for _, s := range v.settings {
+		fmt.Fprintf(&b, "  --%s\n        %s", s.name, s.help)
+		if s.initial != "" && s.initial != "false" {
+			fmt.Fprintf(&b, " (default %s)", s.initial)
+		}
+		b.WriteString("\n")
+	}
+	_, err := io.WriteString(stdout, b.String())
+	return err
+}
+
+func capitalized(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
+
+// run is the verb.
+func (c *config) run(ctx context.Context, _ []string, std streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	s, err := newSidecar(ctx, *c, newLogger(std.stderr, c.logFormat, c.logLevel))
+	if err != nil {
+		return err
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	return s.serve(ctx, hangups)
+}
+
+func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"net/http"
+
+	"github.com/gorilla/mux"
+
+	"github.com/postern-authz/postern/sidecar/authz"
+	"github.com/postern-authz/postern/sidecar/listener"
+)
+
+// Every URL of every listener.
+
+func (s *sidecar) authorizeRoutes() http.Handler {
+	r := newRouter()
+	route(r, "/v1/authorize", http.MethodPost, authz.Handler{Engine: s.engine, Logger: s.logger})
+	route(r, "/v1/sync", http.MethodGet, http.HandlerFunc(s.serveSync))
+	return r
+}
+
+func (s *sidecar) webhookRoutes(receiver http.Handler) http.Handler {
+	r := newRouter()
+	route(r, s.config.webhookPath, http.MethodPost, receiver)
+	return r
+}
+
+func (s *sidecar) adminRoutes() http.Handler {
+	r := newRouter()
+	route(r, "/livez", http.MethodGet, http.HandlerFunc(s.serveLive))
+	route(r, "/startupz", http.MethodGet, http.HandlerFunc(s.serveStarted))
+	route(r, "/readyz", http.MethodGet, http.HandlerFunc(s.serveReady))
+	route(r, "/metrics", http.MethodGet, s.telemetry.Handler())
+	return r
+}
+
+func (s *sidecar) controlRoutes() http.Handler {
+	r := newRouter()
+	route(r, controlDump, http.MethodGet, http.HandlerFunc(s.serveDump))
+	route(r, controlRestore, http.MethodPost, http.HandlerFunc(s.serveRestore))
+	route(r, controlVerify, http.MethodGet, http.HandlerFunc(s.serveVerify))
+	return r
+}
+
+func newRouter() *mux.Router {
+	r := mux.NewRouter().SkipClean(true)
+	r.NotFoundHandler = http.HandlerFunc(listener.NotFound)
+	return r
+}
+
+// route serves path for one method and answers the others itself, so that a wrong method
+// gets an answer of the same form as every other mistake.
+func route(r *mux.Router, path, method string, handler http.Handler) {
+	r.Handle(path, handler).Methods(method)
+	r.Handle(path, listener.MethodNotAllowed(method))
+}

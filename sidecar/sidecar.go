@@ -1,0 +1,327 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-authz/postern/sidecar/authz"
+	"github.com/postern-authz/postern/sidecar/catalog"
+	"github.com/postern-authz/postern/sidecar/listener"
+	"github.com/postern-authz/postern/sidecar/telemetry"
+	"github.com/postern-authz/postern/sidecar/webhook"
+)
+
+const (
+	// drainWithin bounds how long requests in flight may take at shutdown. Kubernetes kills
+	// after 30 s, and the app beside Postern waits for its sidecar, too.
+	drainWithin = 8 * time.Second
+
+	answerWithin      = 30 * time.Second // for every listener but the control socket
+	maintenanceWithin = 10 * time.Minute // a dump of a large catalogue over the control socket
+)
+
+// sidecar is the running thing, and the one place that knows every room.
+type sidecar struct {
+	config    config
+	logger    *slog.Logger
+	telemetry *telemetry.Telemetry
+	catalog   *catalog.Catalog
+	engine    *authz.Engine
+
+	keys     *followed[webhook.Keys]
+	apiToken *followed[string]
+	cert     *followed[tls.Certificate]
+
+	listeners []served
+	startedAt time.Time
+	stopping  atomic.Bool
+	policy    policyHealth
+}
+
+// served is a listener and what serves it.
+type served struct {
+	name     string
+	listener net.Listener
+	server   *http.Server
+}
+
+// newSidecar opens everything and listens; nothing is served yet. After an error
+// everything is closed again.
+func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar, err error) {
+	s = &sidecar{config: c, logger: logger, startedAt: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if s.telemetry, err = telemetry.New(); err != nil {
+		return s, err
+	}
+	if err := s.readFollowed(); err != nil {
+		return s, usagef("%v", err)
+	}
+	if err := s.openCatalog(); err != nil {
+		return s, err
+	}
+	s.engine = authz.NewEngine(authz.Options{
+		Timeout:     c.evaluationTimeout,
+		MaxInFlight: max(16, 8*runtime.GOMAXPROCS(0)),
+	})
+	if err := s.loadPolicy(ctx); err != nil {
+		return s, err
+	}
+	return s, s.listen()
+}
+
+func (s *sidecar) openCatalog() (err error) {
+	s.catalog, err = catalog.Open(catalog.Options{
+		Dir:           s.config.dataDir,
+		EnvironmentID: s.config.environmentID,
+		LRUSize:       s.config.lruSize,
+		MaxDocument:   s.config.maxDocument,
+	})
+	if err != nil {
+		return err
+	}
+	at := s.catalog.Sync()
+	s.logger.Info("catalogue loaded", "epoch", at.Epoch, "revision", at.Revision, "permissions", at.Count, "complete", at.Complete)
+	return s.telemetry.ObserveCatalog(func() (permissions, revision int64) {
+		at := s.catalog.Sync()
+		return int64(at.Count), int64(at.Revision)
+	})
+}
+
+// readFollowed reads secrets, token and certificate for the first time.
+func (s *sidecar) readFollowed() (err error) {
+	c := s.config
+	if c.receives() {
+		if s.keys, err = newFollowed("--webhook-secret-file", files(c.webhookSecretFile), s.parseKeys); err != nil {
+			return err
+		}
+	}
+	if c.apiTokenFile != "" {
+		if s.apiToken, err = newFollowed("--api-token-file", files(c.apiTokenFile), parseAPIToken); err != nil {
+			return err
+		}
+	}
+	if c.webhookTLSCert != "" {
+		s.cert, err = newFollowed("--webhook-tls-cert, --webhook-tls-key", files(c.webhookTLSCert, c.webhookTLSKey), parseCertificate)
+	}
+	return err
+}
+
+// files leaves out settings that name none.
+func files(paths ...string) (named []string) {
+	for _, path := range paths {
+		if path != "" {
+			named = append(named, path)
+		}
+	}
+	return named
+}
+
+// parseKeys joins the secrets of both settings: all of them are live.
+func (s *sidecar) parseKeys(contents [][]byte) (webhook.Keys, error) {
+	secrets := s.config.webhookSecret
+	for _, content := range contents {
+		secrets += "\n" + string(content)
+	}
+	return webhook.ParseKeys(secrets)
+}
+
+// leastToken is the shortest token that isn't worth guessing at, in bytes.
+const leastToken = 16
+
+func parseAPIToken(contents [][]byte) (string, error) {
+	token := strings.TrimSpace(string(contents[0]))
+	if len(token) < leastToken || strings.ContainsAny(token, " \t\r\n") {
+		return "", fmt.Errorf("want one token of at least %d characters without spaces", leastToken)
+	}
+	return token, nil
+}
+
+func parseCertificate(contents [][]byte) (tls.Certificate, error) {
+	certificate, err := tls.X509KeyPair(contents[0], contents[1])
+	if err != nil {
+		// The library's error names the kind of block it met, never its content.
+		return tls.Certificate{}, fmt.Errorf("want a PEM certificate and its key: %w", err)
+	}
+	return certificate, nil
+}
+
+// listen opens every listener before one is served, so that a port that is taken stops
+// the start and not the work.
+func (s *sidecar) listen() error {
+	for _, a := range s.config.authorizeAddrs {
+		if err := s.add("authorize", a, s.guarded(a, s.authorizeRoutes()), answerWithin); err != nil {
+			return err
+		}
+	}
+	if s.config.receives() {
+		receiver, err := s.newReceiver()
+		if err != nil {
+			return err
+		}
+		if err := s.add("webhook", s.config.webhookAddr, s.webhookRoutes(receiver), answerWithin); err != nil {
+			return err
+		}
+	} else {
+		s.logger.Warn("webhook receiver is off: set --webhook-secret-file and --environment-id")
+	}
+	if err := s.add("admin", s.config.adminAddr, s.adminRoutes(), answerWithin); err != nil {
+		return err
+	}
+	control, err := listener.UnixAddress(s.config.controlSocket)
+	if err != nil {
+		return fmt.Errorf("--control-socket: %w", err)
+	}
+	return s.add(lastListener, control, s.controlRoutes(), maintenanceWithin)
+}
+
+// lastListener is the one that is opened last: who waits for the others waits for it.
+const lastListener = "control"
+
+// guarded puts in front of the decision API what its address needs.
+func (s *sidecar) guarded(a listener.Address, handler http.Handler) http.Handler {
+	if s.apiToken != nil {
+		handler = listener.RequireToken(s.apiToken.get, handler)
+	}
+	if a.Network == "tcp" && a.Local() {
+		handler = listener.LocalOnly(handler)
+	}
+	return handler
+}
+
+func (s *sidecar) newReceiver() (http.Handler, error) {
+	return webhook.NewReceiver(webhook.Config{
+		Keys:          s.keys.get,
+		EnvironmentID: s.config.environmentID,
+		Sink:          s.catalog,
+		Now:           time.Now,
+		Logger:        s.logger.With("listener", "webhook"),
+		Meter:         s.telemetry.Meter(),
+	})
+}
+
+func (s *sidecar) add(name string, a listener.Address, handler http.Handler, within time.Duration) error {
+	mode := s.config.socketMode
+	if name == lastListener {
+		mode = 0o600
+	}
+	l, err := a.Listen(mode)
+	if err != nil {
+		return fmt.Errorf("%s listener: %w", name, err)
+	}
+	server := listener.NewServer(handler, within, s.logger.With("listener", name))
+	if name == "webhook" && s.cert != nil {
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			certificate := s.cert.get()
+			return &certificate, nil
+		}}
+	}
+	s.listeners = append(s.listeners, served{name, l, server})
+	return nil
+}
+
+// serve answers until ctx ends, then drains and closes everything. Its error says what
+// ended it early or what did not close.
+func (s *sidecar) serve(ctx context.Context, hangups <-chan os.Signal) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	for _, l := range s.listeners {
+		go func() {
+			if err := l.serve(); !errors.Is(err, http.ErrServerClosed) {
+				stop(fmt.Errorf("%s listener: %w", l.name, err))
+			}
+		}()
+		s.logger.Info("listening", "listener", l.name, "addr", l.listener.Addr().String())
+	}
+	go s.maintain(ctx, hangups)
+	<-ctx.Done()
+	var failed error
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		failed = cause
+	}
+	s.logger.Info("stopping")
+	err := errors.Join(failed, s.close(context.WithoutCancel(ctx)))
+	s.logger.Info("stopped")
+	return err
+}
+
+func (l served) serve() error {
+	if l.server.TLSConfig != nil {
+		return l.server.ServeTLS(l.listener, "", "")
+	}
+	return l.server.Serve(l.listener)
+}
+
+// maintain follows files and reloads on SIGHUP until ctx ends.
+func (s *sidecar) maintain(ctx context.Context, hangups <-chan os.Signal) {
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	var values []reloader
+	if s.keys != nil {
+		values = append(values, s.keys)
+	}
+	if s.apiToken != nil {
+		values = append(values, s.apiToken)
+	}
+	if s.cert != nil {
+		values = append(values, s.cert)
+	}
+	go follow(ctx, ticker.C, values, s.logger)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			s.reloadPolicy(ctx)
+		}
+	}
+}
+
+// close stops accepting, lets what is in flight finish, and closes the catalogue last.
+func (s *sidecar) close(ctx context.Context) error {
+	s.stopping.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, drainWithin)
+	defer cancel()
+	closed := make(chan error, len(s.listeners))
+	for _, l := range s.listeners {
+		go func() { closed <- l.close(ctx) }()
+	}
+	var errs []error
+	for range s.listeners {
+		errs = append(errs, <-closed)
+	}
+	if s.catalog != nil {
+		errs = append(errs, s.catalog.Close())
+	}
+	if s.telemetry != nil {
+		errs = append(errs, s.telemetry.Shutdown(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// close drains a server, and cuts off what is still in flight when ctx ends: the exit
+// must not depend on a peer.
+func (l served) close(ctx context.Context) error {
+	err := l.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = l.server.Close()
+	}
+	// A server that never served doesn't know its listener.
+	if closeErr := l.listener.Close(); !errors.Is(closeErr, net.ErrClosed) {
+		err = errors.Join(err, closeErr)
+	}
+	return err
+}

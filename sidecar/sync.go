@@ -1,0 +1,37 @@
+package main
+
+import (
+	"net/http"
+
+	"github.com/postern-authz/postern/sidecar/catalog"
+	"github.com/postern-authz/postern/sidecar/listener"
+)
+
+// syncAnswer is the answer of GET /v1/sync. Epoch and digest are what two sidecars can
+// compare; the revision counts the commits of this one.
+type syncAnswer struct {
+	Epoch    string  `json:"epoch"`
+	Revision uint64  `json:"revision"`
+	Digest   string  `json:"digest"`
+	State    string  `json:"state"`
+	Complete bool    `json:"complete"`
+	Count    uint64  `json:"count"`
+	EventID  *string `json:"event_id"`
+	AsOf     *string `json:"as_of"`
+}
+
+func (s *sidecar) serveSync(w http.ResponseWriter, _ *http.Request) {
+	listener.WriteJSON(w, http.StatusOK, answerSync(s.catalog.Sync()))
+}
+
+func answerSync(at catalog.Sync) syncAnswer {
+	answer := syncAnswer{
+		Epoch: at.Epoch, Revision: at.Revision, Digest: at.Digest.String(),
+		State: at.State(), Complete: at.Complete, Count: at.Count,
+	}
+	if at.EventID != "" {
+		asOf := at.AsOf.String()
+		answer.EventID, answer.AsOf = &at.EventID, &asOf
+	}
+	return answer
+}

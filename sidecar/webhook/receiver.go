@@ -1,0 +1,209 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/postern-authz/postern/sidecar/listener"
+)
+
+const (
+	bodyWithin     = 10 * time.Second // to send the body
+	bodiesAtOnce   = 64               // each may hold MaxBody of memory
+	turnWithin     = 3 * time.Second  // to wait for one of them to end
+	applyWithin    = 8 * time.Second  // Scalekit gives up after about ten
+	latestAhead    = 5 * time.Minute  // of occurred_at; a later one would win over all that follows
+	retryAfter     = 5 * time.Second
+	outcomeForeign = "ignored" // an event that isn't a permission's
+)
+
+// Config is what a [Receiver] needs.
+type Config struct {
+	Keys          func() Keys // asked for each delivery, so that rotated secrets take effect at once
+	EnvironmentID string      // "env_…"; deliveries of another one are refused
+	Sink          Sink
+	Now           func() time.Time
+	Logger        *slog.Logger
+	Meter         metric.Meter
+}
+
+// Receiver is the HTTP handler of the webhook endpoint. Its route admits POST alone.
+type Receiver struct {
+	config  Config
+	turns   chan struct{}
+	metrics metrics
+	log     limitedLog
+}
+
+// NewReceiver returns a receiver. The error is that of the meter.
+func NewReceiver(c Config) (*Receiver, error) {
+	m, err := newMetrics(c.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("making the receiver's metrics: %w", err)
+	}
+	return &Receiver{
+		config:  c,
+		turns:   make(chan struct{}, bodiesAtOnce),
+		metrics: m,
+		log:     limitedLog{logger: c.Logger, now: c.Now},
+	}, nil
+}
+
+// ServeHTTP answers a delivery: 201 once its event is durable and visible, or isn't ours
+// to keep; else what [refuse] says. The cheapest checks come first.
+func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d, outcome, err := rc.receive(w, r)
+	rc.metrics.count(r.Context(), d.eventType, outcome, err)
+	if err != nil {
+		refused := refuse(err)
+		rc.log.failure(refused, err, d)
+		listener.WriteError(w, refused)
+		return
+	}
+	rc.log.success(d, outcome)
+	listener.WriteJSON(w, http.StatusCreated, map[string]string{"outcome": outcome})
+}
+
+func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) (d delivery, outcome string, err error) {
+	c, err := readClaim(r.Header, rc.config.Now())
+	if err != nil {
+		return d, "", err
+	}
+	body, err := rc.readBody(w, r)
+	if err != nil {
+		return d, "", err
+	}
+	if err := c.verify(rc.config.Keys(), body); err != nil {
+		return d, "", err
+	}
+	if d, err = decode(body); err != nil {
+		return delivery{}, "", malformedError{err}
+	}
+	outcome, err = rc.accept(r.Context(), d)
+	return d, outcome, err
+}
+
+// readBody waits for its turn, so that senders who haven't proved anything yet can't take
+// more than a bounded amount of memory.
+func (rc *Receiver) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	turn := time.NewTimer(turnWithin)
+	defer turn.Stop()
+	select {
+	case rc.turns <- struct{}{}:
+		defer func() { <-rc.turns }()
+	case <-turn.C:
+		return nil, errCrowded
+	case <-r.Context().Done():
+		return nil, errCrowded
+	}
+	// A connection that takes no deadline keeps the server's own.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWithin))
+	body, refused := listener.ReadBody(r, MaxBody)
+	if refused != nil {
+		return nil, refused
+	}
+	return body, nil
+}
+
+// accept judges what a verified body says, and hands a permission event to the sink.
+func (rc *Receiver) accept(ctx context.Context, d delivery) (string, error) {
+	if d.event.EnvironmentID != rc.config.EnvironmentID {
+		return "", errEnvironment
+	}
+	if d.event.Kind == 0 {
+		return outcomeForeign, nil
+	}
+	if d.event.OccurredAt.Time().After(rc.config.Now().Add(latestAhead)) {
+		return "", errFuture
+	}
+	// A sender who hangs up doesn't take the event back: it is verified, and a commit may be
+	// under way. What came of it, the next delivery finds out.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyWithin)
+	defer cancel()
+	outcome, err := rc.config.Sink.Apply(ctx, d.event)
+	if err != nil {
+		return "", err
+	}
+	return string(outcome), nil
+}
+
+var (
+	errCrowded     = errors.New("too many deliveries at once")
+	errEnvironment = errors.New("the event is of another environment than --environment-id names; the endpoint in Scalekit's dashboard belongs to that one")
+	errFuture      = errors.New("occurred_at is more than 5 minutes ahead of this machine's clock")
+)
+
+// malformedError is a body that was verified and can't be read.
+type malformedError struct{ error }
+
+// Unwrap returns what is wrong with the body.
+func (e malformedError) Unwrap() error { return e.error }
+
+// refusal is a row of the status map: err answers with status and code.
+type refusal struct {
+	err    error
+	status int
+	code   string
+}
+
+var refusals = []refusal{
+	{ErrHeadersMissing, http.StatusUnauthorized, "signature_headers_missing"},
+	{errMisleading, http.StatusUnauthorized, "signature_headers_missing"},
+	{ErrHeadersMalformed, http.StatusUnauthorized, "signature_headers_malformed"},
+	{ErrOutsideWindow, http.StatusUnauthorized, "timestamp_outside_window"},
+	{ErrMismatch, http.StatusUnauthorized, "signature_mismatch"},
+	{errEnvironment, http.StatusUnprocessableEntity, "wrong_environment"},
+	{errFuture, http.StatusUnprocessableEntity, "occurred_in_future"},
+	{errCrowded, http.StatusServiceUnavailable, "too_many_deliveries"},
+}
+
+// refuse is the status map: the one place that says which mistake is whose. Its codes are
+// also what refused deliveries are counted by.
+func refuse(err error) *listener.Error {
+	var answer *listener.Error
+	if errors.As(err, &answer) {
+		return answer // of the body: 400 or 413
+	}
+	for _, row := range refusals {
+		if errors.Is(err, row.err) {
+			answer = &listener.Error{Status: row.status, Code: row.code, Message: err.Error()}
+			if row.status == http.StatusServiceUnavailable {
+				answer.RetryAfter = retryAfter
+			}
+			return answer
+		}
+	}
+	var malformed malformedError
+	if errors.As(err, &malformed) {
+		return &listener.Error{Status: http.StatusBadRequest, Code: "malformed_event", Message: err.Error()}
+	}
+	// The sink's cause is for the log: it may name files of this machine.
+	return &listener.Error{
+		Status: http.StatusServiceUnavailable, Code: "catalog_unavailable",
+		Message: "the event could not be made durable; send it again", RetryAfter: retryAfter,
+	}
+}
+
+// printable bounds a foreign text for a log.
+func printable(text string) string {
+	const most = 64
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
+
+// knownType is the type of an event as a label: what isn't ours is one label.
+func knownType(eventType string) string {
+	if kinds[eventType] != 0 {
+		return eventType
+	}
+	return "other"
+}
