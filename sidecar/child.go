@@ -72,7 +72,9 @@ func (c *child) watch(logs io.Reader, started chan<- error) {
 			said.Write(append(lines.Bytes(), '\n'))
 			continue
 		}
-		c.addrs[line.Listener] = line.Addr
+		if c.addrs[line.Listener] == "" { // of several addresses the first
+			c.addrs[line.Listener] = line.Addr
+		}
 		if line.Listener == lastListener {
 			started <- nil
 			_, _ = io.Copy(io.Discard, logs) // so that the sidecar never waits for its log

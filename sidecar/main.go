@@ -68,6 +68,9 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 		return err
 	}
 	arguments, warnings, err := load(v.settings, rest, environ)
+	for _, warning := range warnings {
+		fmt.Fprintln(std.stderr, "postern: warning:", warning)
+	}
 	if errors.Is(err, pflag.ErrHelp) {
 		return v.help(std.stdout)
 	}
@@ -76,11 +79,6 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 	}
 	if want := len(strings.Fields(v.arguments)); len(arguments) != want {
 		return usagef("%s: want %d arguments behind the flags, got %d; see `postern help %s`", v.name, want, len(arguments), v.name)
-	}
-	if len(v.settings) > 0 {
-		for _, warning := range warnings {
-			fmt.Fprintln(std.stderr, "postern: warning:", warning)
-		}
 	}
 	return v.run(ctx, arguments, std)
 }

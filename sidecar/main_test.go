@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SECRET", testSecret)
 			e.Setenv("OTHER_SECRET", otherSecret)
 			e.Setenv("ENVIRONMENT", demoEnvironment)
+			e.Values[running{}] = new(*child)
 			return os.WriteFile(filepath.Join(e.WorkDir, "secret"), []byte(testSecret+"\n"), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -87,16 +88,13 @@ func startSidecar(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("ADMIN", c.addr("admin"))
 	ts.Setenv("PID", strconv.Itoa(c.command.Process.Pid))
 	ts.Defer(func() { _ = c.kill() })
-	children[ts] = c
+	*ts.Value(running{}).(**child) = c
 }
-
-// children holds each script's sidecar; scripts run one by one.
-var children = map[*testscript.TestScript]*child{}
 
 // endSidecar: `end SIGNAL` ends the sidecar by KILL, TERM or INT; after the latter two its
 // exit status must be 0.
 func endSidecar(ts *testscript.TestScript, neg bool, args []string) {
-	c := children[ts]
+	c := *ts.Value(running{}).(**child)
 	if neg || len(args) != 1 || c == nil {
 		ts.Fatalf("usage: end KILL|TERM|INT, after sidecar")
 	}
@@ -150,13 +148,14 @@ func overSocket(path string) *http.Transport {
 	}}
 }
 
-func printAnswer(ts *testscript.TestScript, neg bool, client *http.Client, request *http.Request) {
+// printAnswer sends the request, prints what comes back and returns its status.
+func printAnswer(ts *testscript.TestScript, neg bool, client *http.Client, request *http.Request) int {
 	response, err := client.Do(request)
 	if neg {
 		if err == nil {
 			ts.Fatalf("an answer came: %s", response.Status)
 		}
-		return
+		return 0
 	}
 	ts.Check(err)
 	body, err := io.ReadAll(response.Body)
@@ -165,13 +164,18 @@ func printAnswer(ts *testscript.TestScript, neg bool, client *http.Client, reque
 	var b bytes.Buffer
 	fmt.Fprintln(&b, response.StatusCode)
 	ts.Check(response.Header.Write(&b))
-	fmt.Fprintf(ts.Stdout(), "%s\n%s", b.Bytes(), body)
+	fmt.Fprintf(ts.Stdout(), "%s\n%s", bytes.ReplaceAll(b.Bytes(), []byte("\r\n"), []byte("\n")), body)
+	return response.StatusCode
 }
 
 // deliverCommand: `deliver [-secret S] [-age SECONDS] [-drop HEADER] [-h 'Name: value'] FILE`
 // signs the file's content and posts it to $WEBHOOK as Scalekit does. OCCURRED_IN_FUTURE in
 // the file becomes a time in an hour.
 func deliverCommand(ts *testscript.TestScript, neg bool, args []string) {
+	deliverOnce(ts, neg, args)
+}
+
+func deliverOnce(ts *testscript.TestScript, neg bool, args []string) int {
 	secret, at := testSecret, time.Now()
 	var change []func(http.Header)
 	for len(args) > 1 {
@@ -201,7 +205,7 @@ func deliverCommand(ts *testscript.TestScript, neg bool, args []string) {
 		do(request.Header)
 	}
 	setBody(request, []byte(body))
-	printAnswer(ts, neg, http.DefaultClient, request)
+	return printAnswer(ts, neg, http.DefaultClient, request)
 }
 
 // askCommand: `ask PERMISSION [HELD]…` asks whether somebody who holds the permissions HELD
@@ -222,16 +226,21 @@ func askCommand(ts *testscript.TestScript, neg bool, args []string) {
 // retryCommand: `retry STATUS deliver …` repeats a delivery until it is answered with
 // STATUS, for what takes effect within a second or two.
 func retryCommand(ts *testscript.TestScript, _ bool, args []string) {
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		deliverCommand(ts, false, args[2:])
-		if strings.HasPrefix(ts.ReadFile("stdout"), args[0]+"\n") {
-			return
-		}
-		if time.Now().After(deadline) {
+	deadline := time.After(20 * time.Second)
+	for deliverOnce(ts, false, args[2:]) != must(strconv.Atoi(args[0])) {
+		select {
+		case <-deadline:
 			ts.Fatalf("never answered %s", args[0])
+		case <-time.After(followEvery / 10):
 		}
 	}
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
 }
 
 // curlMain understands as much of curl as README uses.

@@ -56,32 +56,36 @@ type given struct {
 }
 
 // load fills every setting of the table: flag over environment over file over default.
-// It returns the arguments that aren't flags, and warnings.
+// It returns the arguments that aren't flags, and warnings, which stand beside an error, too.
 func load(table []setting, args, environ []string) (rest, warnings []string, err error) {
+	env, warnings := readEnvironment(table, environ)
 	flags, rest, err := readFlags(table, args)
 	if err != nil {
-		return nil, nil, err
+		return nil, warnings, err
 	}
-	env, unknown := readEnvironment(table, environ)
 	file, err := readConfigFile(table, flags, env)
 	if err != nil {
-		return nil, nil, err
+		return nil, warnings, err
 	}
 	for _, s := range table {
-		g := given{origin: "the default"}
-		if s.initial != "" {
-			g.values = []string{s.initial}
-		}
-		for _, layer := range []map[string]given{file, env, flags} {
-			if found, ok := layer[s.name]; ok {
-				g = found
-			}
-		}
-		if err := s.apply(g); err != nil {
-			return nil, nil, err
+		if err := s.apply(s.choose(flags, env, file)); err != nil {
+			return nil, warnings, err
 		}
 	}
-	return rest, unknown, nil
+	return rest, warnings, nil
+}
+
+// choose returns the value of the first layer that has one.
+func (s setting) choose(layers ...map[string]given) given {
+	for _, layer := range layers {
+		if found, ok := layer[s.name]; ok {
+			return found
+		}
+	}
+	if s.initial == "" {
+		return given{}
+	}
+	return given{values: []string{s.initial}, origin: "the default of " + s.name}
 }
 
 func (s setting) apply(g given) error {
