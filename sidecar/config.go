@@ -47,49 +47,89 @@ type config struct {
 func (c *config) settings() []setting {
 	return []setting{
 		configSetting(),
-		{name: "authorize-addr", initial: "127.0.0.1:8181", repeat: true, set: addresses(&c.authorizeAddrs),
-			help: "decision API: host:port or unix:///path.sock; several, comma-separated. A TCP address that isn't loopback needs --allow-remote"},
-		{name: "socket-mode", initial: "0660", set: fileMode(&c.socketMode),
-			help: "mode of a Unix socket of --authorize-addr"},
-		{name: "allow-remote", initial: "false", bare: true, set: boolean(&c.allowRemote),
-			help: "let --authorize-addr be reachable from other machines; needs --api-token-file"},
-		{name: "api-token-file", set: text(&c.apiTokenFile),
-			help: "file with the bearer token that the decision API then asks for; its changes are followed"},
-		{name: "webhook-addr", initial: "0.0.0.0:8480", set: address(&c.webhookAddr),
-			help: "webhook receiver; off while there is no secret"},
-		{name: "webhook-path", initial: "/webhooks/scalekit", set: urlPath(&c.webhookPath),
-			help: "path of the webhook receiver"},
-		{name: "webhook-secret", repeat: true, secret: true, set: joined(&c.webhookSecret),
-			help: "signing secrets, whsec_…, at most 8; --webhook-secret-file is safer, since arguments can be seen by other processes"},
-		{name: "webhook-secret-file", set: text(&c.webhookSecretFile),
-			help: "file with one or more signing secrets, comma- or newline-separated; its changes are followed"},
-		{name: "webhook-tls-cert", set: text(&c.webhookTLSCert),
-			help: "PEM file with the receiver's certificate chain; its changes are followed"},
-		{name: "webhook-tls-key", set: text(&c.webhookTLSKey),
-			help: "PEM file with the key of --webhook-tls-cert"},
+		{
+			name: "authorize-addr", initial: "127.0.0.1:8181", repeat: true, set: addresses(&c.authorizeAddrs),
+			help: "decision API: host:port or unix:///path.sock; several, comma-separated. A TCP address that isn't loopback needs --allow-remote",
+		},
+		{
+			name: "socket-mode", initial: "0660", set: fileMode(&c.socketMode),
+			help: "mode of a Unix socket of --authorize-addr",
+		},
+		{
+			name: "allow-remote", initial: "false", bare: true, set: boolean(&c.allowRemote),
+			help: "let --authorize-addr be reachable from other machines; needs --api-token-file",
+		},
+		{
+			name: "api-token-file", set: text(&c.apiTokenFile),
+			help: "file with the bearer token that the decision API then asks for; its changes are followed",
+		},
+		{
+			name: "webhook-addr", initial: "0.0.0.0:8480", set: address(&c.webhookAddr),
+			help: "webhook receiver; off while there is no secret",
+		},
+		{
+			name: "webhook-path", initial: "/webhooks/scalekit", set: urlPath(&c.webhookPath),
+			help: "path of the webhook receiver",
+		},
+		{
+			name: "webhook-secret", repeat: true, secret: true, set: joined(&c.webhookSecret),
+			help: "signing secrets, whsec_…, at most 8; --webhook-secret-file is safer, since arguments can be seen by other processes",
+		},
+		{
+			name: "webhook-secret-file", set: text(&c.webhookSecretFile),
+			help: "file with one or more signing secrets, comma- or newline-separated; its changes are followed",
+		},
+		{
+			name: "webhook-tls-cert", set: text(&c.webhookTLSCert),
+			help: "PEM file with the receiver's certificate chain; its changes are followed",
+		},
+		{
+			name: "webhook-tls-key", set: text(&c.webhookTLSKey),
+			help: "PEM file with the key of --webhook-tls-cert",
+		},
 		environmentSetting(&c.environmentID),
-		{name: "admin-addr", initial: "0.0.0.0:8282", set: address(&c.adminAddr),
-			help: "probes and metrics"},
+		{
+			name: "admin-addr", initial: "0.0.0.0:8282", set: address(&c.adminAddr),
+			help: "probes and metrics",
+		},
 		dataDirSetting(&c.dataDir),
 		controlSocketSetting(&c.controlSocket),
-		{name: "lru-size", initial: "10000", set: positive(&c.lruSize),
-			help: "hot permission records kept in memory"},
-		{name: "max-document", initial: "100000,32MiB", set: documentLimit(&c.maxDocument),
-			help: "largest whole-document read: records, and bytes with an optional KiB, MiB or GiB"},
-		{name: "policy", initial: builtinPolicy, set: text(&c.policyDir),
-			help: "policy directory; replaces the built-in policies"},
-		{name: "allow-builtin", repeat: true, set: list(&c.allowBuiltins),
-			help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable"},
-		{name: "decision", initial: "authz/decision", set: text(&c.decision),
-			help: "the Rego rule that answers"},
-		{name: "evaluation-timeout", initial: "1s", set: duration(&c.evaluationTimeout),
-			help: "longest evaluation of one question; it is denied then"},
-		{name: "on-incomplete", initial: "deny", set: oneOf(&c.onIncomplete, "deny", "defer"),
-			help: "while the catalogue is incomplete, a permission never seen is denied (deny) or judged by the grant alone (defer)"},
-		{name: "log-level", initial: "info", set: logLevel(&c.logLevel),
-			help: "debug, info, warn or error"},
-		{name: "log-format", initial: "json", set: oneOf(&c.logFormat, "json", "text"),
-			help: "json or text"},
+		{
+			name: "lru-size", initial: "10000", set: positive(&c.lruSize),
+			help: "hot permission records kept in memory",
+		},
+		{
+			name: "max-document", initial: "100000,32MiB", set: documentLimit(&c.maxDocument),
+			help: "largest whole-document read: records, and bytes with an optional KiB, MiB or GiB",
+		},
+		{
+			name: "policy", initial: builtinPolicy, set: text(&c.policyDir),
+			help: "policy directory; replaces the built-in policies",
+		},
+		{
+			name: "allow-builtin", repeat: true, set: list(&c.allowBuiltins),
+			help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
+		},
+		{
+			name: "decision", initial: "authz/decision", set: text(&c.decision),
+			help: "the Rego rule that answers",
+		},
+		{
+			name: "evaluation-timeout", initial: "1s", set: duration(&c.evaluationTimeout),
+			help: "longest evaluation of one question; it is denied then",
+		},
+		{
+			name: "on-incomplete", initial: "deny", set: oneOf(&c.onIncomplete, "deny", "defer"),
+			help: "while the catalogue is incomplete, a permission never seen is denied (deny) or judged by the grant alone (defer)",
+		},
+		{
+			name: "log-level", initial: "info", set: logLevel(&c.logLevel),
+			help: "debug, info, warn or error",
+		},
+		{
+			name: "log-format", initial: "json", set: oneOf(&c.logFormat, "json", "text"),
+			help: "json or text",
+		},
 	}
 }
 
@@ -102,18 +142,24 @@ func configSetting() setting {
 }
 
 func environmentSetting(into *string) setting {
-	return setting{name: "environment-id", set: environmentID(into),
-		help: "the Scalekit environment that the events come from, env_…; required with the receiver"}
+	return setting{
+		name: "environment-id", set: environmentID(into),
+		help: "the Scalekit environment that the events come from, env_…; required with the receiver",
+	}
 }
 
 func dataDirSetting(into *string) setting {
-	return setting{name: "data-dir", initial: "./postern-data", set: text(into),
-		help: "directory of the durable catalogue, for one process at a time"}
+	return setting{
+		name: "data-dir", initial: "./postern-data", set: text(into),
+		help: "directory of the durable catalogue, for one process at a time",
+	}
 }
 
 func controlSocketSetting(into *string) setting {
-	return setting{name: "control-socket", set: text(into),
-		help: "Unix socket for maintenance (default DATA_DIR/control.sock)"}
+	return setting{
+		name: "control-socket", set: text(into),
+		help: "Unix socket for maintenance (default DATA_DIR/control.sock)",
+	}
 }
 
 // check looks at what the settings mean together.

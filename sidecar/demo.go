@@ -20,8 +20,10 @@ import (
 type demoConfig struct{ serve bool }
 
 func (c *demoConfig) settings() []setting {
-	return []setting{{name: "serve", initial: "false", bare: true, set: boolean(&c.serve),
-		help: "keep the sidecar running afterwards, until interrupted"}}
+	return []setting{{
+		name: "serve", initial: "false", bare: true, set: boolean(&c.serve),
+		help: "keep the sidecar running afterwards, until interrupted",
+	}}
 }
 
 // The demonstration's cast, as Scalekit's documentation has it.

@@ -31,25 +31,43 @@ type eventConfig struct {
 func (c *eventConfig) settings() []setting {
 	return []setting{
 		configSetting(),
-		{name: "url", initial: "http://127.0.0.1:8480/webhooks/scalekit", set: text(&c.url),
-			help: "the receiver"},
-		{name: "webhook-secret", repeat: true, secret: true, set: joined(&c.secret),
-			help: "signing secret, whsec_…; --webhook-secret-file is safer"},
-		{name: "webhook-secret-file", set: text(&c.secretFile),
-			help: "file with the signing secret; the first one signs"},
+		{
+			name: "url", initial: "http://127.0.0.1:8480/webhooks/scalekit", set: text(&c.url),
+			help: "the receiver",
+		},
+		{
+			name: "webhook-secret", repeat: true, secret: true, set: joined(&c.secret),
+			help: "signing secret, whsec_…; --webhook-secret-file is safer",
+		},
+		{
+			name: "webhook-secret-file", set: text(&c.secretFile),
+			help: "file with the signing secret; the first one signs",
+		},
 		environmentSetting(&c.environmentID),
-		{name: "type", initial: "permission.created", set: oneOf(&c.kind, "permission.created", "permission.updated", "permission.deleted"),
-			help: "permission.created, permission.updated or permission.deleted"},
-		{name: "id", set: text(&c.id),
-			help: "the event's id (default a new one)"},
-		{name: "permission-id", initial: "perm_1234567890", set: text(&c.permissionID),
-			help: "the permission's id"},
-		{name: "name", initial: "data:manage", set: text(&c.name),
-			help: "the permission's name"},
-		{name: "description", set: text(&c.description),
-			help: "the permission's description"},
-		{name: "occurred-at", set: text(&c.occurredAt),
-			help: "RFC 3339 time of the event (default now)"},
+		{
+			name: "type", initial: "permission.created", set: oneOf(&c.kind, "permission.created", "permission.updated", "permission.deleted"),
+			help: "permission.created, permission.updated or permission.deleted",
+		},
+		{
+			name: "id", set: text(&c.id),
+			help: "the event's id (default a new one)",
+		},
+		{
+			name: "permission-id", initial: "perm_1234567890", set: text(&c.permissionID),
+			help: "the permission's id",
+		},
+		{
+			name: "name", initial: "data:manage", set: text(&c.name),
+			help: "the permission's name",
+		},
+		{
+			name: "description", set: text(&c.description),
+			help: "the permission's description",
+		},
+		{
+			name: "occurred-at", set: text(&c.occurredAt),
+			help: "RFC 3339 time of the event (default now)",
+		},
 	}
 }
 

@@ -20,8 +20,10 @@ type healthConfig struct{ adminAddr listener.Address }
 func (c *healthConfig) settings() []setting {
 	return []setting{
 		configSetting(),
-		{name: "admin-addr", initial: "0.0.0.0:8282", set: address(&c.adminAddr),
-			help: "the sidecar's admin listener; 0.0.0.0 is asked on 127.0.0.1"},
+		{
+			name: "admin-addr", initial: "0.0.0.0:8282", set: address(&c.adminAddr),
+			help: "the sidecar's admin listener; 0.0.0.0 is asked on 127.0.0.1",
+		},
 	}
 }
 

@@ -104,10 +104,7 @@ func (s setting) apply(g given) error {
 
 // collector is a flag value that only collects: what it means is decided by the table,
 // for flags, environment and file alike.
-type collector struct {
-	values *[]string
-	bare   bool
-}
+type collector struct{ values *[]string }
 
 func (c collector) String() string { return "" }
 func (c collector) Type() string   { return "value" }
@@ -279,7 +276,7 @@ func nodeValues(s setting, node *yaml.Node) ([]string, error) {
 	return values, nil
 }
 
-// readSmallFile reads a file of at most most bytes.
+// readSmallFile reads a file of at most bytes.
 func readSmallFile(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -91,13 +91,13 @@ func (e *Engine) Decide(ctx context.Context, q Question) (Decision, error) {
 		defer func() { <-e.turns }()
 		return p.decide(ctx, q)
 	case <-ctx.Done():
-		return p.decideNothing(q)
+		return p.decideNothing(context.WithoutCancel(ctx), q)
 	}
 }
 
-// decideNothing denies without evaluating, with the provenance all the same.
-func (p *prepared) decideNothing(q Question) (Decision, error) {
-	ctx := context.Background() // the question's own has ended
+// decideNothing denies without evaluating, with the provenance all the same. Its context
+// must not be the question's own, which has ended.
+func (p *prepared) decideNothing(ctx context.Context, q Question) (Decision, error) {
 	txn, err := p.store.NewTransaction(ctx)
 	if err != nil {
 		return Decision{}, fmt.Errorf("beginning to read the document: %w", err)

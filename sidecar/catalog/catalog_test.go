@@ -233,21 +233,39 @@ func TestOpenRefuses(t *testing.T) {
 		want    error
 		message string
 	}{
-		{"another environment", func(t *testing.T, dir string) { closeNow(t, open(t, dir)) },
-			catalog.Options{EnvironmentID: "env_other"}, catalog.ErrEnvironment, "--environment-id is env_other"},
-		{"a second process", func(t *testing.T, dir string) { open(t, dir) },
-			catalog.Options{}, catalog.ErrLocked, "--data-dir"},
-		{"a newer format", func(t *testing.T, dir string) {
-			closeNow(t, open(t, dir))
-			put(t, dir, "meta", "format", "postern-catalog/99")
+		{
+			"another environment", func(t *testing.T, dir string) { closeNow(t, open(t, dir)) },
+			catalog.Options{EnvironmentID: "env_other"},
+			catalog.ErrEnvironment, "--environment-id is env_other",
 		},
-			catalog.Options{}, catalog.ErrFile, `"postern-catalog/99"`},
-		{"another program's bbolt file", func(t *testing.T, dir string) { put(t, dir, "other", "key", "value") },
-			catalog.Options{}, catalog.ErrFile, "isn't a Postern catalogue"},
-		{"no bbolt file", func(t *testing.T, dir string) { write(t, dir, []byte(strings.Repeat("not a database ", 10000))) },
-			catalog.Options{}, catalog.ErrFile, "move it away"},
-		{"a damaged header", func(t *testing.T, dir string) { closeNow(t, open(t, dir)); put(t, dir, "meta", "header", "x") },
-			catalog.Options{}, catalog.ErrFile, "reading its header"},
+		{
+			"a second process", func(t *testing.T, dir string) { open(t, dir) },
+			catalog.Options{},
+			catalog.ErrLocked, "--data-dir",
+		},
+		{
+			"a newer format", func(t *testing.T, dir string) {
+				closeNow(t, open(t, dir))
+				put(t, dir, "meta", "format", "postern-catalog/99")
+			},
+			catalog.Options{},
+			catalog.ErrFile, `"postern-catalog/99"`,
+		},
+		{
+			"another program's bbolt file", func(t *testing.T, dir string) { put(t, dir, "other", "key", "value") },
+			catalog.Options{},
+			catalog.ErrFile, "isn't a Postern catalogue",
+		},
+		{
+			"no bbolt file", func(t *testing.T, dir string) { write(t, dir, []byte(strings.Repeat("not a database ", 10000))) },
+			catalog.Options{},
+			catalog.ErrFile, "move it away",
+		},
+		{
+			"a damaged header", func(t *testing.T, dir string) { closeNow(t, open(t, dir)); put(t, dir, "meta", "header", "x") },
+			catalog.Options{},
+			catalog.ErrFile, "reading its header",
+		},
 		{"a truncated file", truncate, catalog.Options{}, catalog.ErrFile, "move it away"},
 		{"no directory, reading only", func(*testing.T, string) {}, catalog.Options{Dir: "/nonexistent", ReadOnly: true}, os.ErrNotExist, "data directory"},
 	}

@@ -48,7 +48,7 @@ func TestSealTellsEveryFlippedBitAndEveryOtherPlace(t *testing.T) {
 	if _, err := unseal(bucketNames, []byte("perm_a"), sealed); err == nil {
 		t.Error("a value in another bucket was taken")
 	}
-	for length := range len(payload) {
+	for length := range payload {
 		if _, err := decodeState("perm_a", payload[:length]); err == nil {
 			t.Fatalf("a state cut off after %d bytes was decoded", length)
 		}

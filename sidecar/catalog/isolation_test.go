@@ -316,8 +316,10 @@ func compareEntry(t *rapid.T, name string, e *entry, names map[string]permission
 	if !known {
 		return
 	}
-	s := permission.State{ID: want.ID, Name: name, Description: want.Description, Kind: permission.Deleted,
-		OccurredAt: permission.Instant(want.OccurredAt), EventID: want.EventID, Source: permission.SourceWebhook, CreatedAt: permission.Instant(want.CreatedAt)}
+	s := permission.State{
+		ID: want.ID, Name: name, Description: want.Description, Kind: permission.Deleted,
+		OccurredAt: permission.Instant(want.OccurredAt), EventID: want.EventID, Source: permission.SourceWebhook, CreatedAt: permission.Instant(want.CreatedAt),
+	}
 	if want.Live {
 		s.Kind = permission.Updated
 	}

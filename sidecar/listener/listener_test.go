@@ -252,7 +252,7 @@ func TestReadBody(t *testing.T) {
 // byte doesn't hold the connection.
 func TestSlowAndBrokenPeers(t *testing.T) {
 	answered := make(chan *listener.Error, 1)
-	server := listener.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := listener.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, refused := listener.ReadBody(r, 10)
 		answered <- refused
 	}), time.Second, quiet())

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -39,7 +40,7 @@ func Contain(next http.Handler, logger *slog.Logger) http.Handler {
 			if reason == nil {
 				return
 			}
-			if reason == http.ErrAbortHandler {
+			if errors.Is(http.ErrAbortHandler, reason) {
 				panic(reason)
 			}
 			logger.Error("handler panicked", "panic", reason, "method", r.Method, "request_id", requestID, "stack", string(debug.Stack()))
@@ -71,13 +72,13 @@ func echoable(id string) bool {
 }
 
 // NotFound answers a path that no listener knows.
-func NotFound(w http.ResponseWriter, r *http.Request) {
+func NotFound(w http.ResponseWriter, _ *http.Request) {
 	WriteError(w, &Error{Status: http.StatusNotFound, Code: "not_found", Message: "no such path on this listener"})
 }
 
 // MethodNotAllowed answers a known path asked with another method than allowed.
 func MethodNotAllowed(allowed string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Allow", allowed)
 		WriteError(w, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: "this path wants " + allowed})
 	}

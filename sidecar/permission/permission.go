@@ -100,10 +100,10 @@ func (e Event) State() State {
 		Source:      SourceWebhook,
 		Content:     ContentDigest(e.PermissionID, e.Name, e.Description),
 	}
-	switch e.Kind {
-	case Created:
+	if e.Kind == Created {
 		s.CreatedAt = e.OccurredAt
-	case Deleted:
+	}
+	if e.Kind == Deleted {
 		s.Description = ""
 	}
 	return s

