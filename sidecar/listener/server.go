@@ -40,7 +40,7 @@ func Contain(next http.Handler, logger *slog.Logger) http.Handler {
 			if reason == nil {
 				return
 			}
-			if errors.Is(http.ErrAbortHandler, reason) {
+			if err, ok := reason.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(reason)
 			}
 			logger.Error("handler panicked", "panic", reason, "method", r.Method, "request_id", requestID, "stack", string(debug.Stack()))

@@ -1,0 +1,169 @@
+// Package bundle turns OPA bundles into policies: bytes in, one validated and strictly
+// compiled policy out.
+//
+// Invariants:
+//
+//   - Nothing is half loaded: there is a [Bundle] or an error that names file and line,
+//     and a [Policy] or an error.
+//   - No bundle claims a root of data that the sidecar writes, scalekit or postern, by
+//     data, manifest or package.
+//   - A policy reaches neither network nor files nor the process environment, unless the
+//     operator allowed the builtin that does. Neither does compiling it.
+//   - Equal files make an equal revision.
+//
+// It refuses WebAssembly and delta bundles, Rego v0, signed bundles that it has no key
+// for, and whatever is larger than its limits.
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	opabundle "github.com/open-policy-agent/opa/v1/bundle"
+)
+
+// maxRevision is the longest revision that a manifest may give, in bytes: it is told
+// with each decision.
+const maxRevision = 256
+
+// LoadOptions say how to read a policy tree. The zero value reads with the defaults.
+type LoadOptions struct {
+	Name     string // goes before the names of files in errors, such as the directory; may be empty
+	MaxBytes int64  // of all files together; 0: 32 MiB
+	MaxFiles int    // entries of all directories together, read or not; 0: 10,000
+}
+
+// Bundle is a policy tree that was read, parsed and found to be in order. It isn't
+// changed after [Load], and may be compiled several times at once.
+type Bundle struct {
+	contents opabundle.Bundle
+	revision string
+}
+
+// Load reads a policy tree as an OPA bundle: .rego files, data.json, data.yaml and
+// data.yml below the directory that names their place in data, and an optional
+// .manifest. Passed over are Rego tests (_test.rego), other files, and names that begin
+// with a dot, among them the ..data of a Kubernetes ConfigMap, whose files are read
+// through the symbolic links beside it.
+//
+// An error tells of every file that can't be parsed, as name:line.
+func Load(ctx context.Context, fsys fs.FS, o LoadOptions) (*Bundle, error) {
+	files, err := readTree(ctx, fsys, o)
+	if err != nil {
+		return nil, fmt.Errorf("reading policy: %w", err)
+	}
+	contents, err := opabundle.NewCustomReader(&fileLoader{rest: files}).
+		WithBaseDir(o.Name).
+		WithRegoVersion(ast.RegoV1).
+		WithProcessAnnotations(true).
+		WithLazyLoadingMode(false).
+		Read()
+	if err != nil {
+		return nil, fmt.Errorf("reading policy: %w", withAllParseErrors(err, files, o.Name))
+	}
+	if err := validate(&contents, files, o.Name); err != nil {
+		return nil, fmt.Errorf("reading policy: %w", err)
+	}
+	return &Bundle{contents: contents, revision: revisionOf(contents.Manifest, files)}, nil
+}
+
+// Revision names the contents: the revision of the manifest, else "sha256:" and the
+// first 16 hexadecimal digits of a digest over the names and contents of the files read.
+func (b *Bundle) Revision() string { return b.revision }
+
+// withAllParseErrors replaces the first parse error, where OPA's reader stops, by those
+// of all files. Other errors stay as they are.
+func withAllParseErrors(first error, files []file, name string) error {
+	var parsing ast.Errors
+	if !errors.As(first, &parsing) {
+		return first
+	}
+	var all ast.Errors
+	for _, f := range files {
+		if !f.isRego() {
+			continue
+		}
+		_, err := ast.ParseModuleWithOpts(display(name, f.name), string(f.content), ast.ParserOptions{
+			ProcessAnnotation: true,
+			RegoVersion:       ast.RegoV1,
+		})
+		if errors.As(err, &parsing) {
+			all = append(all, parsing...)
+		}
+	}
+	if len(all) == 0 {
+		return first
+	}
+	return joined(all)
+}
+
+// joined makes one error of many, a line each.
+func joined(errs ast.Errors) error {
+	list := make([]error, len(errs))
+	for i, err := range errs {
+		list[i] = err
+	}
+	return errors.Join(list...)
+}
+
+// validate checks what OPA's reader doesn't.
+func validate(contents *opabundle.Bundle, files []file, name string) error {
+	if err := validateManifest(contents.Manifest); err != nil {
+		return err
+	}
+	if err := refuseReservedRoots(contents, files, name); err != nil {
+		return err
+	}
+	if err := limitDepth(contents.Data, maxDataDepth); err != nil {
+		return err
+	}
+	return refuseForeignSchemas(contents.Modules)
+}
+
+func validateManifest(m opabundle.Manifest) error {
+	if len(m.WasmResolvers) > 0 {
+		return errors.New(".manifest: the bundle asks for WebAssembly, which isn't run here: build it with the target rego")
+	}
+	if m.RegoVersion != nil && *m.RegoVersion != 1 {
+		return fmt.Errorf(".manifest: want Rego v1, got rego_version %d: rewrite the policies with opa fmt --v0-v1", *m.RegoVersion)
+	}
+	for pattern, version := range m.FileRegoVersions {
+		if version != 1 {
+			return fmt.Errorf(".manifest: want Rego v1, got version %d for %q: rewrite it with opa fmt --v0-v1", version, pattern)
+		}
+	}
+	if len(m.Revision) > maxRevision || !utf8.ValidString(m.Revision) ||
+		slices.ContainsFunc([]rune(m.Revision), unicode.IsControl) {
+		return fmt.Errorf(".manifest: want a revision of at most %d bytes without control characters, got %.40q", maxRevision, m.Revision)
+	}
+	return nil
+}
+
+// revisionOf wants the files sorted by name. Lengths go before names and contents, so
+// that no two trees make the same sequence of bytes.
+func revisionOf(m opabundle.Manifest, files []file) string {
+	if m.Revision != "" {
+		return m.Revision
+	}
+	digest := sha256.New()
+	length := make([]byte, 8)
+	write := func(b []byte) {
+		binary.BigEndian.PutUint64(length, uint64(len(b)))
+		digest.Write(length)
+		digest.Write(b)
+	}
+	for _, f := range files {
+		write([]byte(f.name))
+		write(f.content)
+	}
+	return "sha256:" + hex.EncodeToString(digest.Sum(nil))[:16]
+}

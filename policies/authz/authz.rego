@@ -1,0 +1,112 @@
+# METADATA
+# title: Built-in authorization
+# description: |
+#   Allows when the permission asked for is live in the catalog, the subject holds it, and
+#   the organizations of subject and resource agree. Whatever is missing, of another type
+#   than documented, or not understood denies with a reason.
+#
+#   Reasons of an allow: granted, and deferred when the permission was judged without the
+#   catalog. Reasons of a deny, all that apply: permission_unknown, permission_deleted,
+#   catalog_incomplete, not_granted, organization_mismatch.
+# scope: package
+# schemas:
+#   - input: schema.input
+#   - data.scalekit: schema.scalekit
+#   - data.postern: schema.postern
+package authz
+
+# METADATA
+# title: Decision
+# description: The answer to one question, a boolean and the set of reasons for it.
+# scope: document
+# entrypoint: true
+decision := {"decision": _allowed, "reasons": _reasons}
+
+default _allowed := false
+
+_allowed if {
+	_existing
+	_granted
+	_organization_agrees
+}
+
+_reasons contains "granted" if _allowed
+
+_reasons contains "deferred" if {
+	_allowed
+	not _live
+}
+
+_reasons contains "not_granted" if not _granted
+
+_reasons contains "organization_mismatch" if not _organization_agrees
+
+_reasons contains "permission_deleted" if {
+	not _live
+	_deleted
+}
+
+_reasons contains "permission_unknown" if {
+	_never_seen
+	_catalog_complete
+}
+
+_reasons contains "catalog_incomplete" if {
+	_never_seen
+	not _catalog_complete
+	not _deferring
+}
+
+_existing if _live
+
+# A catalog that may lack permissions can't deny one that it has never seen, where the
+# operator chose to go by the grant until it is complete.
+_existing if {
+	_never_seen
+	not _catalog_complete
+	_deferring
+}
+
+# Only a name is looked up: storage would take the number 7 for the name "7". The
+# collection is never read as a whole, so that storage is asked for this one record.
+_live if {
+	is_string(input.action.name)
+	data.scalekit.permissions[input.action.name]
+}
+
+_deleted if {
+	is_string(input.action.name)
+	data.scalekit.deleted[input.action.name]
+}
+
+_never_seen if {
+	not _live
+	not _deleted
+}
+
+_catalog_complete if data.scalekit.sync.complete == true
+
+_deferring if data.postern.settings.on_incomplete == "defer"
+
+# Membership would also look into the values of an object.
+_granted if {
+	is_string(input.action.name)
+	is_array(input.subject.properties.permissions)
+	input.action.name in input.subject.properties.permissions
+}
+
+_organization_agrees if not _organization_named
+
+_organization_agrees if {
+	is_string(input.resource.properties.organization_id)
+	input.resource.properties.organization_id != ""
+	input.resource.properties.organization_id == input.subject.properties.organization_id
+}
+
+# Present, even as null or false, is named: it then has to agree.
+_organization_named if _ = input.resource.properties.organization_id
+
+# What can't be searched for an organization might have named one.
+_organization_named if type_name(input.resource) != "object"
+
+_organization_named if type_name(input.resource.properties) != "object"
