@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -92,28 +93,7 @@ func refusedCalls(modules map[string]*ast.Module, allowed *ast.Capabilities) map
 func nearest(wanted string, names []string) []string {
 	sorted := slices.Clone(names)
 	slices.SortFunc(sorted, func(a, b string) int {
-		return cmp.Or(cmp.Compare(editDistance(wanted, a), editDistance(wanted, b)), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(levenshtein.ComputeDistance(wanted, a), levenshtein.ComputeDistance(wanted, b)), cmp.Compare(a, b))
 	})
 	return sorted
-}
-
-// editDistance is Levenshtein's: how many bytes to insert, delete or replace.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -44,7 +44,7 @@ type config struct {
 
 // settings is the one table that says what can be configured. README and docs tell the
 // same and a test compares them.
-func (c *config) settings() []setting {
+func (c *config) settings() []setting { //nolint:funlen // a table is read row by row
 	return []setting{
 		configSetting(),
 		{

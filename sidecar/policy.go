@@ -40,16 +40,12 @@ func (s *sidecar) loadPolicy(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	decision, err := bundle.DecisionRef(s.config.decision)
-	if err != nil {
-		return fmt.Errorf("--decision: %w", err)
-	}
 	data := policy.Data
 	data["postern"] = map[string]any{"settings": map[string]any{"on_incomplete": s.config.onIncomplete}}
 	err = s.engine.Use(ctx, authz.Policy{
 		Compiler: policy.Compiler,
 		Store:    s.catalog.Document(inmem.NewFromObject(data)),
-		Decision: decision,
+		Decision: policy.Decision,
 		Revision: policy.Revision,
 	})
 	if err != nil {
