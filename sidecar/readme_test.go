@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+
+// blocks returns the fenced blocks of one language in a file of the repository.
+func blocks(t *testing.T, file, language string) (found []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, match := range fence.FindAllStringSubmatch(string(text), -1) {
+		if match[1] == language {
+			found = append(found, match[2])
+		}
+	}
+	return found
+}
+
+// README's first commands are the ones that CI runs, on a fresh clone.
+func TestReadmeCommandsAreWhatCIRuns(t *testing.T) {
+	ci, err := os.ReadFile(filepath.Join("..", ".ci", "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for command := range strings.Lines(blocks(t, "README.md", "sh")[0]) {
+		if !strings.Contains(string(ci), " "+command) {
+			t.Errorf("CI doesn't run %q", command)
+		}
+	}
+}
+
+// The five-minute path does what README says that it does, command for command. Only the
+// ports are others, in case somebody listens on the usual ones.
+func TestReadmePath(t *testing.T) {
+	var script strings.Builder
+	for _, block := range blocks(t, "README.md", "sh") {
+		if strings.HasPrefix(block, "go ") {
+			continue // what CI runs, and how the binary of this test was built
+		}
+		script.WriteString(block)
+	}
+	text := strings.Replace(script.String(), "postern healthcheck", "until postern healthcheck 2>/dev/null; do sleep 0.1; done", 1)
+	environ := os.Environ()
+	for port, variable := range map[string]string{"8181": "AUTHORIZE_ADDR", "8480": "WEBHOOK_ADDR", "8282": "ADMIN_ADDR"} {
+		address := freeAddress(t)
+		text = strings.ReplaceAll(text, "127.0.0.1:"+port, address)
+		environ = append(environ, "POSTERN_"+variable+"="+address)
+		if variable == "WEBHOOK_ADDR" {
+			environ = append(environ, "POSTERN_URL=http://"+address+"/webhooks/scalekit")
+		}
+	}
+	command := exec.Command("sh", "-e", "-c", "trap 'kill $!' EXIT\n"+text)
+	command.Dir, command.Env = t.TempDir(), environ
+	var logs bytes.Buffer
+	command.Stderr = &logs
+	output, err := command.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, output, logs.Bytes())
+	}
+	var answers []string
+	for line := range strings.Lines(string(output)) {
+		if strings.HasPrefix(line, `{"decision"`) {
+			answers = append(answers, generalized(line))
+		}
+	}
+	if want := blocks(t, "README.md", "json"); !slices.Equal(answers, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(answers, ""), strings.Join(want, ""))
+	}
+}
+
+// generalized replaces what is new each time, as README does.
+func generalized(answer string) string {
+	for _, r := range []struct{ pattern, with string }{
+		{`"decision_id":"[^"]+"`, `"decision_id":"…"`}, {`"evt_[^"]+"`, `"evt_…"`},
+		{`"as_of":"[^"]+"`, `"as_of":"…"`}, {`"sha256:[^"]+"`, `"sha256:…"`},
+	} {
+		answer = regexp.MustCompile(r.pattern).ReplaceAllString(answer, r.with)
+	}
+	return answer
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
