@@ -199,3 +199,45 @@ func FuzzParseQuestion(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkParseQuestion compares the ways from a body to what OPA evaluates.
+func BenchmarkParseQuestion(b *testing.B) {
+	body := []byte(`{"subject":{"type":"user","id":"usr_1","properties":{"permissions":["data:manage","data:read","data:write","data:list"]}},"action":{"name":"data:manage"},"resource":{"type":"dataset","id":"ds_7"},"context":{}}`)
+	b.Run("ours", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := ParseQuestion(body); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("encoding-json-to-map", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var input map[string]any
+			if err := json.Unmarshal(body, &input); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("encoding-json-to-map-to-value", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var input map[string]any
+			if err := json.Unmarshal(body, &input); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := ast.InterfaceToValue(input); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("opa-reader", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := ast.ValueFromReader(bytes.NewReader(body)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(append([]string{".."}, path...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+var settingRow = regexp.MustCompile("(?m)^\\| `--.*$")
+
+// The operators' guide tells the settings of the table, row for row.
+func TestDocumentedSettingsAreTheTable(t *testing.T) {
+	var want []string
+	for _, s := range new(config).settings() {
+		initial := ""
+		if s.initial != "" {
+			initial = "`" + s.initial + "`"
+		}
+		want = append(want, fmt.Sprintf("| `--%s` | %s | %s |", s.name, initial, s.help))
+	}
+	if got := settingRow.FindAllString(read(t, "docs", "operations.md"), -1); !slices.Equal(got, want) {
+		t.Errorf("docs/operations.md should say\n%s", strings.Join(want, "\n"))
+	}
+}
+
+// Every setting, verb and error code that a user can meet stands in the operators' guide.
+func TestDocumentedNames(t *testing.T) {
+	guide := read(t, "docs", "operations.md") + read(t, "README.md")
+	for _, v := range allVerbs() {
+		if !strings.Contains(guide, v.name) && v.name != "version" {
+			t.Errorf("the verb %q isn't documented", v.name)
+		}
+	}
+	for _, code := range errorCodes(t) {
+		if !strings.Contains(guide, "`"+code+"`") {
+			t.Errorf("the code %q isn't documented", code)
+		}
+	}
+}
+
+var (
+	sourceCode = regexp.MustCompile(`(?:Code: |http\.Status[A-Za-z]+, )"([a-z_]+)"`)
+	withCodes  = []string{"authz", "listener", "webhook"}
+)
+
+// errorCodes finds the codes of errors where they are written down, in the source.
+func errorCodes(t *testing.T) (codes []string) {
+	t.Helper()
+	for _, room := range withCodes {
+		files, err := filepath.Glob(filepath.Join(room, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			for _, match := range sourceCode.FindAllStringSubmatch(read(t, "sidecar", file), -1) {
+				codes = append(codes, match[1])
+			}
+		}
+	}
+	if len(codes) < 15 {
+		t.Fatalf("only %d codes were found: %v", len(codes), codes)
+	}
+	return codes
+}
+
+// The example of the policy authors' guide compiles and answers.
+func TestDocumentedPolicy(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "authz.rego"), []byte(blocks(t, "docs/policies.md", "rego")[0]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := sidecarStarter(t, "--policy="+dir)()
+	sendNumbered(t, c, "permission.created", 0, 0)
+	for question, want := range map[string]string{
+		`{"subject":{"type":"user","id":"u","properties":{"permissions":["name:0"]}},"action":{"name":"name:0"},"resource":{"type":"r","id":"1"}}`:                                   `"decision":true,"context":{"reasons":["granted"]`,
+		`{"subject":{"type":"user","id":"u","properties":{"permissions":["name:0"]}},"action":{"name":"name:0"},"resource":{"type":"r","id":"1","properties":{"state":"archived"}}}`: `"decision":false,"context":{"reasons":["archived"]`,
+		`{"subject":{"type":"user","id":"u"},"action":{"name":"name:0"},"resource":{"type":"r","id":"1"}}`:                                                                           `"decision":false,"context":{"reasons":["policy_denied"]`,
+	} {
+		answer, err := deliver(t.Context(), "http://"+c.addr("authorize")+"/v1/authorize", []byte(question), http.Header{})
+		if err != nil || !strings.Contains(answer.body, want) {
+			t.Errorf("%s: got %v, %v", question, answer, err)
+		}
+	}
+}
