@@ -84,8 +84,10 @@ func TestReadmePath(t *testing.T) {
 // generalized replaces what is new each time, as README does.
 func generalized(answer string) string {
 	for _, r := range []struct{ pattern, with string }{
-		{`"decision_id":"[^"]+"`, `"decision_id":"…"`}, {`"evt_[^"]+"`, `"evt_…"`},
-		{`"as_of":"[^"]+"`, `"as_of":"…"`}, {`"sha256:[^"]+"`, `"sha256:…"`},
+		{`"decision_id":"[^"]+"`, `"decision_id":"…"`},
+		{`"evt_[^"]+"`, `"evt_…"`},
+		{`"as_of":"[^"]+"`, `"as_of":"…"`},
+		{`"sha256:[^"]+"`, `"sha256:…"`},
 	} {
 		answer = regexp.MustCompile(r.pattern).ReplaceAllString(answer, r.with)
 	}
