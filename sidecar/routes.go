@@ -13,7 +13,7 @@ import (
 
 func (s *sidecar) authorizeRoutes() http.Handler {
 	r := newRouter()
-	route(r, "/v1/authorize", http.MethodPost, authz.Handler{Engine: s.engine, Logger: s.logger})
+	route(r, "/v1/authorize", http.MethodPost, authz.NewHandler(s.engine, s.logger.With("listener", "authorize")))
 	route(r, "/v1/sync", http.MethodGet, http.HandlerFunc(s.serveSync))
 	return r
 }

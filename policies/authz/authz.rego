@@ -20,48 +20,39 @@ package authz
 # description: The answer to one question, a boolean and the set of reasons for it.
 # scope: document
 # entrypoint: true
-decision := {"decision": _allowed, "reasons": _reasons}
-
-default _allowed := false
-
-_allowed if {
-	_existing
+decision := {"decision": true, "reasons": {"granted"}} if {
+	_live
 	_granted
 	_organization_agrees
-}
+} else := {"decision": true, "reasons": {"granted", "deferred"}} if {
+	_deferred
+	_granted
+	_organization_agrees
+} else := {"decision": false, "reasons": _objections}
 
-_reasons contains "granted" if _allowed
+_objections contains "not_granted" if not _granted
 
-_reasons contains "deferred" if {
-	_allowed
-	not _live
-}
+_objections contains "organization_mismatch" if not _organization_agrees
 
-_reasons contains "not_granted" if not _granted
-
-_reasons contains "organization_mismatch" if not _organization_agrees
-
-_reasons contains "permission_deleted" if {
+_objections contains "permission_deleted" if {
 	not _live
 	_deleted
 }
 
-_reasons contains "permission_unknown" if {
+_objections contains "permission_unknown" if {
 	_never_seen
 	_catalog_complete
 }
 
-_reasons contains "catalog_incomplete" if {
+_objections contains "catalog_incomplete" if {
 	_never_seen
 	not _catalog_complete
 	not _deferring
 }
 
-_existing if _live
-
 # A catalog that may lack permissions can't deny one that it has never seen, where the
 # operator chose to go by the grant until it is complete.
-_existing if {
+_deferred if {
 	_never_seen
 	not _catalog_complete
 	_deferring

@@ -12,13 +12,18 @@ import (
 
 // Handler answers POST /v1/authorize.
 type Handler struct {
-	Engine *Engine
-	Logger *slog.Logger
+	engine   *Engine
+	failures *listener.FailureLog
+}
+
+// NewHandler returns a handler that asks engine.
+func NewHandler(engine *Engine, logger *slog.Logger) *Handler {
+	return &Handler{engine: engine, failures: listener.NewFailureLog(logger, time.Now)}
 }
 
 // ServeHTTP answers 200 with a decision, allow or deny; 400 for a question that can't be
 // read and 413 for one over [MaxQuestion]; 503 while there is nothing to decide by.
-func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q, refused := readQuestion(r)
 	if refused != nil {
 		listener.WriteError(w, refused)
@@ -26,7 +31,7 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	answer, err := h.answer(r, q)
 	if err != nil {
-		h.Logger.Error("question not answered", "error", err)
+		h.failures.Warn("not_ready", "question not answered", "error", err)
 		listener.WriteError(w, &listener.Error{
 			Status: http.StatusServiceUnavailable, Code: "not_ready",
 			Message: "Postern has nothing to decide by yet; ask /readyz?verbose on the admin listener", RetryAfter: time.Second,
@@ -36,8 +41,8 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	listener.WriteEncoded(w, http.StatusOK, answer)
 }
 
-func (h Handler) answer(r *http.Request, q Question) ([]byte, error) {
-	d, err := h.Engine.Decide(r.Context(), q)
+func (h *Handler) answer(r *http.Request, q Question) ([]byte, error) {
+	d, err := h.engine.Decide(r.Context(), q)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +54,7 @@ func (h Handler) answer(r *http.Request, q Question) ([]byte, error) {
 		answer, err = d.AppendJSON(nil)
 	}
 	if d.trouble != "" {
-		h.Logger.Warn("evaluation failed", "trouble", d.trouble, "decision_id", d.ID, "reasons", d.Reasons, "policy_revision", d.PolicyRevision)
+		h.failures.Warn(d.Reasons[0], "evaluation failed", "trouble", d.trouble, "decision_id", d.ID, "reason", d.Reasons[0], "policy_revision", d.PolicyRevision)
 	}
 	return answer, err
 }

@@ -39,7 +39,7 @@ type Receiver struct {
 	config  Config
 	turns   chan struct{}
 	metrics metrics
-	log     limitedLog
+	log     log
 }
 
 // NewReceiver returns a receiver. The error is that of the meter.
@@ -52,7 +52,7 @@ func NewReceiver(c Config) (*Receiver, error) {
 		config:  c,
 		turns:   make(chan struct{}, bodiesAtOnce),
 		metrics: m,
-		log:     limitedLog{logger: c.Logger, now: c.Now},
+		log:     log{c.Logger, listener.NewFailureLog(c.Logger, c.Now)},
 	}, nil
 }
 
