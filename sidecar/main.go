@@ -195,7 +195,11 @@ func (c *config) run(ctx context.Context, _ []string, std streams) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	s, err := newSidecar(ctx, *c, newLogger(std.stderr, c.logFormat, c.logLevel))
+	logger := newLogger(std.stderr, c.logFormat, c.logLevel)
+	if err := tuneRuntime(); err != nil {
+		logger.Warn("memory limit not known, set GOMEMLIMIT", "error", err)
+	}
+	s, err := newSidecar(ctx, *c, logger)
 	if err != nil {
 		return err
 	}

@@ -196,8 +196,8 @@ func readEnvironment(table []setting, environ []string) (layer map[string]given,
 	}
 	for _, entry := range environ {
 		variable, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(variable, envPrefix) {
-			continue
+		if !strings.HasPrefix(variable, envPrefix) || value == "" {
+			continue // set to nothing is not set, as templates leave behind
 		}
 		s, known := byVariable[variable]
 		if !known {

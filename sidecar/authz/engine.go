@@ -120,14 +120,10 @@ func (p *prepared) decide(ctx context.Context, q Question) (Decision, error) {
 }
 
 func (p *prepared) evaluate(ctx context.Context, txn storage.Transaction, q Question) Decision {
-	// OPA would start a goroutine per evaluation to watch the context. The context's own
-	// timer costs less.
-	cancel := topdown.NewCancel()
-	defer context.AfterFunc(ctx, cancel.Cancel)()
 	results, err := p.query.Eval(ctx,
 		rego.EvalTransaction(txn),
 		rego.EvalParsedInput(q.input),
-		rego.EvalExternalCancel(cancel),
+		rego.EvalExternalCancel(untilDone{ctx}),
 		rego.EvalMetrics(metrics.NoOp()),
 	)
 	if err != nil {
@@ -143,6 +139,17 @@ func (p *prepared) evaluate(ctx context.Context, txn storage.Transaction, q Ques
 	}
 	return d
 }
+
+// untilDone cancels an evaluation when its context ends. OPA asks at every step, and the
+// answer is one atomic load; by itself it would start a goroutine per evaluation that
+// watches the context.
+type untilDone struct{ context.Context }
+
+// Cancel does nothing: the context's timer does it.
+func (untilDone) Cancel() {}
+
+// Cancelled reports whether the context has ended.
+func (u untilDone) Cancelled() bool { return u.Err() != nil }
 
 func denyFor(err error) Decision {
 	var unavailable interface{ CatalogUnavailable() }
