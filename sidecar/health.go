@@ -51,7 +51,8 @@ func (s *sidecar) advice() []check {
 		notes[0].detail = "FAILING, webhooks are answered 503: " + err.Error()
 	}
 	if err := s.policy.get(); err != nil {
-		notes[1].detail = "FAILED, the previous policy stays: " + err.Error()
+		first, _, _ := strings.Cut(err.Error(), "\n") // what follows quotes the policy, which is the log's
+		notes[1].detail = "FAILED, the previous policy stays: " + first
 	}
 	if !s.catalog.Sync().Complete {
 		notes = append(notes, check{"complete", true, "no: a permission may exist whose events never came (--on-incomplete is " + s.config.onIncomplete + ")"})

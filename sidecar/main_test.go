@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,10 +51,10 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"sidecar": startSidecar,
 			"end":     endSidecar,
-			"http":    httpCommand,
-			"deliver": deliverCommand,
-			"ask":     askCommand,
-			"retry":   retryCommand,
+			"http":    printing(httpRequest),
+			"deliver": printing(signedDelivery),
+			"ask":     printing(askQuestion),
+			"await":   awaitCommand,
 		},
 	})
 }
@@ -107,15 +109,66 @@ func endSidecar(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(c.command.Wait())
 }
 
-// httpCommand: `http METHOD URL [-h 'Name: value']… [-d BODY | -f FILE] [-u SOCKET]` prints
-// status, headers and body of the answer. With ! it expects that no answer comes.
-func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
+// requester prepares a request, and the client to send it with, from a command's arguments.
+type requester func(ts *testscript.TestScript, args []string) (*http.Client, *http.Request)
+
+// printing makes a command of a requester: it prints status, headers and body of the
+// answer. With ! it expects that no answer comes.
+func printing(prepare requester) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		client, request := prepare(ts, args)
+		answer, err := exchange(client, request)
+		if neg {
+			if err == nil {
+				ts.Fatalf("an answer came: %s", answer)
+			}
+			return
+		}
+		ts.Check(err)
+		fmt.Fprint(ts.Stdout(), answer)
+	}
+}
+
+func exchange(client *http.Client, request *http.Request) (string, error) {
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	body, err := io.ReadAll(response.Body)
+	var b bytes.Buffer
+	fmt.Fprintln(&b, response.StatusCode)
+	err = errors.Join(err, response.Body.Close(), response.Header.Write(&b))
+	return fmt.Sprintf("%s\n%s", strings.ReplaceAll(b.String(), "\r\n", "\n"), body), err
+}
+
+// awaitCommand: `await REGEXP COMMAND [ARGUMENT]…` repeats http, deliver or ask until its
+// output matches, for what takes effect within a second or two, and prints that output.
+func awaitCommand(ts *testscript.TestScript, _ bool, args []string) {
+	want, prepare := regexp.MustCompile("(?m)"+args[0]), map[string]requester{"http": httpRequest, "deliver": signedDelivery, "ask": askQuestion}[args[1]]
+	deadline := time.After(20 * time.Second)
+	for {
+		client, request := prepare(ts, args[2:])
+		answer, err := exchange(client, request)
+		if err == nil && want.MatchString(answer) {
+			fmt.Fprint(ts.Stdout(), answer)
+			return
+		}
+		select {
+		case <-deadline:
+			ts.Fatalf("%s doesn't come true: %s %v", args[0], answer, err)
+		case <-time.After(followEvery / 10):
+		}
+	}
+}
+
+// httpRequest: `http METHOD URL [-h 'Name: value']… [-d BODY | -f FILE] [-u SOCKET]`.
+func httpRequest(ts *testscript.TestScript, args []string) (*http.Client, *http.Request) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: http METHOD URL [-h 'Name: value']… [-d BODY | -f FILE] [-u SOCKET]")
 	}
 	request, err := http.NewRequest(args[0], args[1], nil)
 	ts.Check(err)
-	client := http.Client{Timeout: 20 * time.Second}
+	client := &http.Client{Timeout: 20 * time.Second}
 	for i := 2; i+1 < len(args); i += 2 {
 		switch value := args[i+1]; args[i] {
 		case "-h":
@@ -134,7 +187,7 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("unknown option %s", args[i])
 		}
 	}
-	printAnswer(ts, neg, &client, request)
+	return client, request
 }
 
 func setBody(request *http.Request, body []byte) {
@@ -148,69 +201,42 @@ func overSocket(path string) *http.Transport {
 	}}
 }
 
-// printAnswer sends the request, prints what comes back and returns its status.
-func printAnswer(ts *testscript.TestScript, neg bool, client *http.Client, request *http.Request) int {
-	response, err := client.Do(request)
-	if neg {
-		if err == nil {
-			ts.Fatalf("an answer came: %s", response.Status)
-		}
-		return 0
-	}
-	ts.Check(err)
-	body, err := io.ReadAll(response.Body)
-	ts.Check(err)
-	ts.Check(response.Body.Close())
-	var b bytes.Buffer
-	fmt.Fprintln(&b, response.StatusCode)
-	ts.Check(response.Header.Write(&b))
-	fmt.Fprintf(ts.Stdout(), "%s\n%s", bytes.ReplaceAll(b.Bytes(), []byte("\r\n"), []byte("\n")), body)
-	return response.StatusCode
-}
-
-// deliverCommand: `deliver [-secret S] [-age SECONDS] [-drop HEADER] [-h 'Name: value'] FILE`
+// signedDelivery: `deliver [-secret S] [-age SECONDS] [-drop HEADER] [-h 'Name: value'] FILE`
 // signs the file's content and posts it to $WEBHOOK as Scalekit does. OCCURRED_IN_FUTURE in
 // the file becomes a time in an hour.
-func deliverCommand(ts *testscript.TestScript, neg bool, args []string) {
-	deliverOnce(ts, neg, args)
-}
-
-func deliverOnce(ts *testscript.TestScript, neg bool, args []string) int {
+func signedDelivery(ts *testscript.TestScript, args []string) (*http.Client, *http.Request) {
 	secret, at := testSecret, time.Now()
 	var change []func(http.Header)
-	for len(args) > 1 {
+	for ; len(args) > 1; args = args[2:] {
 		value := args[1]
 		switch args[0] {
 		case "-secret":
 			secret = value
 		case "-age":
-			seconds, err := strconv.Atoi(value)
-			ts.Check(err)
-			at = at.Add(-time.Duration(seconds) * time.Second)
+			at = at.Add(-time.Duration(must(strconv.Atoi(value))) * time.Second)
 		case "-drop":
 			change = append(change, func(h http.Header) { h.Del(value) })
 		case "-h":
 			name, text, _ := strings.Cut(value, ": ")
 			change = append(change, func(h http.Header) { h.Set(name, text) })
+		default:
+			ts.Fatalf("unknown option %s", args[0])
 		}
-		args = args[2:]
 	}
-	keys, err := webhook.ParseKeys(secret)
-	ts.Check(err)
 	body := strings.ReplaceAll(strings.TrimSpace(ts.ReadFile(args[0])), "OCCURRED_IN_FUTURE", time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano))
 	request, err := http.NewRequest(http.MethodPost, "http://"+ts.Getenv("WEBHOOK")+"/webhooks/scalekit", nil)
 	ts.Check(err)
-	request.Header = keys.Sign("msg_script", at, []byte(body))
+	request.Header = must(webhook.ParseKeys(secret)).Sign("msg_script", at, []byte(body))
 	for _, do := range change {
 		do(request.Header)
 	}
 	setBody(request, []byte(body))
-	return printAnswer(ts, neg, http.DefaultClient, request)
+	return http.DefaultClient, request
 }
 
-// askCommand: `ask PERMISSION [HELD]…` asks whether somebody who holds the permissions HELD
-// may do PERMISSION, and prints the answer.
-func askCommand(ts *testscript.TestScript, neg bool, args []string) {
+// askQuestion: `ask PERMISSION [HELD]…` asks whether somebody who holds the permissions
+// HELD may do PERMISSION.
+func askQuestion(ts *testscript.TestScript, args []string) (*http.Client, *http.Request) {
 	held := "[]"
 	if len(args) > 1 {
 		held = `["` + strings.Join(args[1:], `","`) + `"]`
@@ -220,20 +246,7 @@ func askCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	request.Header.Set("Content-Type", "application/json")
 	setBody(request, []byte(body))
-	printAnswer(ts, neg, http.DefaultClient, request)
-}
-
-// retryCommand: `retry STATUS deliver …` repeats a delivery until it is answered with
-// STATUS, for what takes effect within a second or two.
-func retryCommand(ts *testscript.TestScript, _ bool, args []string) {
-	deadline := time.After(20 * time.Second)
-	for deliverOnce(ts, false, args[2:]) != must(strconv.Atoi(args[0])) {
-		select {
-		case <-deadline:
-			ts.Fatalf("never answered %s", args[0])
-		case <-time.After(followEvery / 10):
-		}
-	}
+	return http.DefaultClient, request
 }
 
 func must[T any](value T, err error) T {
