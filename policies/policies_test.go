@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
@@ -65,6 +66,7 @@ func TestRego(t *testing.T) {
 	txn := storage.NewTransactionOrDie(ctx, store)
 	defer store.Abort(ctx, txn)
 	results, err := tester.NewRunner().
+		SetTimeout(time.Minute). // each test has 5 s otherwise, which the race detector needs
 		SetStore(store).
 		SetModules(rules).
 		SetCoverageQueryTracer(coverage).

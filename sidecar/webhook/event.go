@@ -26,6 +26,7 @@ const (
 // delivery is what a verified body says. Kind is zero for an event that isn't a
 // permission's: only its type and environment are known then.
 type delivery struct {
+	webhookID string // the header's, once it is verified; set by the receiver
 	eventType string
 	event     permission.Event
 	// warnings name what isn't as documented and was taken all the same: a refused event is
@@ -93,6 +94,8 @@ func (d *delivery) readEvent(top fields) (err error) {
 	if err := permission.CheckText("id", e.ID, 1, permission.MaxID); err != nil {
 		return err
 	}
+	// The state, not the event: a deletion's description isn't kept, so one of any length
+	// passes. A refused deletion would leave the permission alive for good.
 	if err := e.State().Check(); err != nil {
 		return fmt.Errorf("data.%w", err)
 	}

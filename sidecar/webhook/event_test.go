@@ -56,6 +56,15 @@ func TestDecodeIsLenientWhereARefusalWouldLoseTheEvent(t *testing.T) {
 		"a name with a hyphen":       {with(`data:manage`, `data-manage`), "data.name"},
 		"an id of 33 bytes":          {with(`evt_2345678901`, strings.Repeat("e", 33)), "an id is longer"},
 		"escapes and pairs":          {with(`"Updated permission to manage all data"`, `"\ud83d\ude00 \"\\\u0041\\ud800"`), ""},
+		"pairs of any case":          {with(`"Permission"`, `"\uD83D\uDE00\uDBFF\uDFFF\udAaA\udeAd\ud83d\ude00"`), ""},
+		"32 nested values":           {with(`"Permission"`, strings.Repeat(`{"a":`, 31)+"1"+strings.Repeat("}", 31)), ""},
+		"a name of 100 bytes":        {with(`data:manage`, strings.Repeat("n", 100)), ""},
+		"a name of 101 bytes":        {with(`data:manage`, strings.Repeat("n", 101)), "data.name"},
+		"every documented character": {with(`data:manage`, `azAZ09_:`), ""},
+		"an id of 32 bytes":          {with(`evt_2345678901`, strings.Repeat("e", 32)), ""},
+		"an id of 256 bytes":         {with(`evt_2345678901`, strings.Repeat("e", 256)), "an id is longer"},
+		"a permission id of 33":      {with(`perm_1234567890`, strings.Repeat("p", 33)), "an id is longer"},
+		"a key in two objects":       {with(`"object"`, `"x":[{"id":1},{"id":1}],"object"`), ""},
 		"a description of the limit": {with(`Updated permission to manage all data`, strings.Repeat("d", permission.MaxDescription)), ""},
 		"an upper-case twin field":   {with(`"id":"evt_2345678901"`, `"ID":"evt_other","id":"evt_2345678901"`), ""},
 	} {
@@ -66,6 +75,15 @@ func TestDecodeIsLenientWhereARefusalWouldLoseTheEvent(t *testing.T) {
 		if d.event.ID == "evt_other" {
 			t.Errorf("%s: another field was taken for the id", name)
 		}
+	}
+}
+
+// A refused deletion would be lost after the last retry, and the permission stay alive. Its
+// description isn't kept, so it is no reason to refuse.
+func TestDecodeTakesADeletionWithADescriptionOfAnyLength(t *testing.T) {
+	long := with(`Updated permission to manage all data`, strings.Repeat("d", permission.MaxDescription+1))
+	if d, err := decode([]byte(strings.Replace(long, "permission.updated", "permission.deleted", 1))); err != nil || d.event.Kind != permission.Deleted {
+		t.Errorf("got %v, %v", d.event.Kind, err)
 	}
 }
 
@@ -81,7 +99,7 @@ func TestDecodeForeignTypes(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	deep := strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33)
+	deep := strings.Repeat(`{"a":`, 32) + "1" + strings.Repeat("}", 32) // within the event: 33
 	for body, want := range map[string]string{
 		``:      "want one JSON value",
 		`{`:     "want one JSON value",
@@ -90,6 +108,26 @@ func TestDecodeRefuses(t *testing.T) {
 		`null`:  "want an object, got null",
 		`{}`:    "type: want a string that isn't empty, got none",
 		with(`"environment_id":"env_1234567890",`, ``):                                                  "environment_id: want a string that isn't empty, got none",
+		`{"type":7,"environment_id":"env_1"}`:                                                           "type: want a string that isn't empty, got a number",
+		`{"type":"user.created"}`:                                                                       "environment_id: want a string that isn't empty, got none",
+		`{"type":"user.created","environment_id":["env_1"]}`:                                            "environment_id: want a string that isn't empty, got an array",
+		`{"type":"user.created","environment_id":"e","type":"x"}`:                                       "want each key once",
+		`{"Type":"user.created","environment_id":"env_1"}`:                                              "type: want a string that isn't empty, got none",
+		with(`evt_2345678901`, `evt\n1`):                                                                "id: want no control characters",
+		with(`perm_1234567890`, strings.Repeat("p", 257)):                                               "data.id: want 1 to 256 bytes, got 257",
+		with(`"occurred_at":"2024-01-15T10:35:00.123456789Z",`, ``):                                     "occurred_at: want a string that isn't empty, got none",
+		with(`"2024-01-15T10:35:00.123456789Z"`, `1705314900`):                                          "occurred_at: want a string that isn't empty, got a number",
+		with(`"id":"perm_1234567890",`, ``):                                                             "data.id: want a string that isn't empty, got none",
+		with(`"name":"data:manage",`, ``):                                                               "data.name: want a string that isn't empty, got none",
+		with(`"data":{`, `"data":"x","more":{`):                                                         "data: want an object, got a string",
+		documentedEvent + `{}`:                                                                          "want one JSON value",
+		with(`"Permission"`, `"\ud83d\ude00\ud800"`):                                                    "surrogates in pairs",
+		with(`"Permission"`, `"\ud800xudc00"`):                                                          "surrogates in pairs",
+		with(`"Permission"`, `"\ud800\ndc00"`):                                                          "surrogates in pairs",
+		with(`"Permission"`, `"\udc00\udc00"`):                                                          "surrogates in pairs",
+		with(`"Permission"`, `"\ud800x"`):                                                               "surrogates in pairs",
+		with(`"Permission"`, `"\ud800\ud800"`):                                                          "surrogates in pairs",
+		with(`"Permission"`, `"\uDFFF"`):                                                                "surrogates in pairs",
 		with(`"id":"evt_2345678901"`, `"id":7`):                                                         "id: want a string that isn't empty, got a number",
 		with(`"id":"evt_2345678901"`, `"id":null`):                                                      "id: want a string that isn't empty, got null",
 		with(`"id":"evt_2345678901"`, `"ID":"evt_2345678901"`):                                          "id: want a string that isn't empty, got none",
@@ -133,8 +171,18 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"type":"permission.created","environment_id":"e","id":"i","occurred_at":"2024-01-15T10:35:00+23:59","data":{"id":"p","name":"\u00e9"}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		d, err := decode(body)
-		if err != nil || d.event.Kind == 0 {
+		if err != nil {
 			return
+		}
+		var envelope map[string]any
+		if err := json.Unmarshal(body, &envelope); err != nil || envelope["type"] != d.eventType || envelope["environment_id"] != d.event.EnvironmentID {
+			t.Fatalf("got %q of %q, want %v, %v", d.eventType, d.event.EnvironmentID, envelope, err)
+		}
+		if d.event.Kind == 0 {
+			return
+		}
+		if err := permission.CheckText("id", d.event.ID, 1, permission.MaxID); err != nil {
+			t.Fatal(err)
 		}
 		if err := d.event.State().Check(); err != nil {
 			t.Fatalf("an event that can't be kept was taken: %v", err)
@@ -144,6 +192,9 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("not JSON: %v", err)
 		}
 		data := standard["data"].(map[string]any)
+		if description, _ := data["description"].(string); description != d.event.Description {
+			t.Fatalf("got the description %q of %s", d.event.Description, body)
+		}
 		if standard["id"] != d.event.ID || data["name"] != d.event.Name || data["id"] != d.event.PermissionID || standard["environment_id"] != d.event.EnvironmentID {
 			t.Fatalf("got %+v of %s", d.event, body)
 		}

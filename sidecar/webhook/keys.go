@@ -24,13 +24,22 @@ const (
 	MaxKeys = 8
 )
 
-// Keys are the live signing keys. They print as "[redacted]" whatever prints them.
-type Keys struct{ keys [][]byte }
+// Keys are the live signing keys, made by [ParseKeys]. The zero Keys verify nothing, and
+// can't sign. Keys print as "[redacted]" whatever prints them, and as an address where fmt
+// can't ask them: in an unexported field of another struct. The pointer is there for that.
+type Keys struct{ ring *[][]byte }
+
+func (k Keys) all() [][]byte {
+	if k.ring == nil {
+		return nil
+	}
+	return *k.ring
+}
 
 // ParseKeys reads one to eight secrets, "whsec_" and standard base64, separated by commas
 // or line ends. An error says which one is wrong, by its position, and nothing of its text.
 func ParseKeys(text string) (Keys, error) {
-	var parsed Keys
+	var keys [][]byte
 	position := 0
 	for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == '\n' || r == '\r' }) {
 		if part = strings.TrimSpace(part); part == "" {
@@ -41,17 +50,17 @@ func ParseKeys(text string) (Keys, error) {
 		if err != nil {
 			return Keys{}, fmt.Errorf("signing secret %d: %w", position, err)
 		}
-		if !parsed.contains(key) {
-			parsed.keys = append(parsed.keys, key)
+		if !contains(keys, key) {
+			keys = append(keys, key)
 		}
 	}
 	switch {
-	case len(parsed.keys) == 0:
+	case len(keys) == 0:
 		return Keys{}, errors.New("want at least one signing secret (whsec_…), got none")
-	case len(parsed.keys) > MaxKeys:
-		return Keys{}, fmt.Errorf("want at most %d signing secrets, got %d", MaxKeys, len(parsed.keys))
+	case len(keys) > MaxKeys:
+		return Keys{}, fmt.Errorf("want at most %d signing secrets, got %d", MaxKeys, len(keys))
 	}
-	return parsed, nil
+	return Keys{ring: &keys}, nil
 }
 
 func parseKey(text string) ([]byte, error) {
@@ -69,8 +78,8 @@ func parseKey(text string) ([]byte, error) {
 	return key, nil
 }
 
-func (k Keys) contains(key []byte) bool {
-	for _, known := range k.keys {
+func contains(keys [][]byte, key []byte) bool {
+	for _, known := range keys {
 		if bytes.Equal(known, key) {
 			return true
 		}
@@ -92,7 +101,7 @@ func (Keys) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // Sign returns the three headers of a delivery of body, signed with the first key.
 func (k Keys) Sign(id string, at time.Time, body []byte) http.Header {
 	timestamp := strconv.FormatInt(at.Unix(), 10)
-	signature := base64.StdEncoding.EncodeToString(mac(k.keys[0], id, timestamp, body))
+	signature := base64.StdEncoding.EncodeToString(mac(k.all()[0], id, timestamp, body))
 	header := http.Header{}
 	header.Set(headerID, id)
 	header.Set(headerTimestamp, timestamp)

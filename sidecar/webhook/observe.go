@@ -48,6 +48,9 @@ type log struct {
 
 func (l log) failure(refused *listener.Error, cause error, d delivery) {
 	attributes := []any{"status", refused.Status, "code", refused.Code, "error", cause}
+	if d.webhookID != "" {
+		attributes = append(attributes, "webhook_id", printable(d.webhookID))
+	}
 	if d.eventType != "" {
 		attributes = append(attributes, "type", printable(d.eventType), "event_id", printable(d.event.ID))
 	}

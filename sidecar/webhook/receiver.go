@@ -16,9 +16,9 @@ import (
 
 const (
 	bodyWithin     = 10 * time.Second // to send the body
-	bodiesAtOnce   = 64               // each may hold MaxBody of memory
+	bodiesAtOnce   = 64               // each may hold MaxBody of memory and a processor
 	turnWithin     = 3 * time.Second  // to wait for one of them to end
-	applyWithin    = 8 * time.Second  // Scalekit gives up after about ten
+	applyWithin    = 5 * time.Second  // Scalekit gives up after about ten, turnWithin included
 	latestAhead    = 5 * time.Minute  // of occurred_at; a later one would win over all that follows
 	retryAfter     = 5 * time.Second
 	outcomeForeign = "ignored" // an event that isn't a permission's
@@ -34,7 +34,7 @@ type Config struct {
 	Meter         metric.Meter
 }
 
-// Receiver is the HTTP handler of the webhook endpoint. Its route admits POST alone.
+// Receiver is the HTTP handler of the webhook endpoint.
 type Receiver struct {
 	config  Config
 	turns   chan struct{}
@@ -59,6 +59,10 @@ func NewReceiver(c Config) (*Receiver, error) {
 // ServeHTTP answers a delivery: 201 once its event is durable and visible, or isn't ours
 // to keep; else what [refuse] says. The cheapest checks come first.
 func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		listener.MethodNotAllowed(http.MethodPost)(w, r)
+		return
+	}
 	d, outcome, err := rc.receive(w, r)
 	rc.metrics.count(r.Context(), d.eventType, outcome, err)
 	if err != nil {
@@ -76,40 +80,51 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) (d delivery,
 	if err != nil {
 		return d, "", err
 	}
-	body, err := rc.readBody(w, r)
-	if err != nil {
+	if d, err = rc.read(w, r, c); err != nil {
 		return d, "", err
-	}
-	if err := c.verify(rc.config.Keys(), body); err != nil {
-		return d, "", err
-	}
-	if d, err = decode(body); err != nil {
-		return delivery{}, "", malformedError{err}
 	}
 	outcome, err = rc.accept(r.Context(), d)
 	return d, outcome, err
 }
 
-// readBody waits for its turn, so that senders who haven't proved anything yet can't take
-// more than a bounded amount of memory.
-func (rc *Receiver) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	turn := time.NewTimer(turnWithin)
-	defer turn.Stop()
-	select {
-	case rc.turns <- struct{}{}:
-		defer func() { <-rc.turns }()
-	case <-turn.C:
-		return nil, errCrowded
-	case <-r.Context().Done():
-		return nil, errCrowded
+// read turns a body into what it says. It holds its turn until the body is needed no more:
+// were the turn given back before the signature is checked, bodies that come faster than
+// the processors hash would pile up without bound.
+func (rc *Receiver) read(w http.ResponseWriter, r *http.Request, c claim) (delivery, error) {
+	if !rc.takeTurn(r.Context()) {
+		return delivery{}, errCrowded
 	}
+	defer func() { <-rc.turns }()
 	// A connection that takes no deadline keeps the server's own.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyWithin))
 	body, refused := listener.ReadBody(r, MaxBody)
 	if refused != nil {
-		return nil, refused
+		return delivery{}, refused
 	}
-	return body, nil
+	if err := c.verify(rc.config.Keys(), body); err != nil {
+		return delivery{}, err
+	}
+	d, err := decode(body)
+	d.webhookID = c.id
+	if err != nil {
+		return d, malformedError{err}
+	}
+	return d, nil
+}
+
+// takeTurn waits until fewer than bodiesAtOnce bodies are in hand. It reports false if that
+// takes too long.
+func (rc *Receiver) takeTurn(ctx context.Context) bool {
+	turn := time.NewTimer(turnWithin)
+	defer turn.Stop()
+	select {
+	case rc.turns <- struct{}{}:
+		return true
+	case <-turn.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // accept judges what a verified body says, and hands a permission event to the sink.

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -88,23 +89,29 @@ func validID(id string) bool {
 }
 
 func checkTimestamp(text string, now time.Time) error {
-	if len(text) == 0 || len(text) > longestTimespan || strings.Trim(text, "0123456789") != "" {
+	if len(text) > longestTimespan || strings.Trim(text, "0123456789") != "" {
 		return ErrHeadersMalformed
 	}
 	seconds, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
+	if err != nil { // an empty one
 		return ErrHeadersMalformed
 	}
 	// Whole seconds, as the timestamp has them: exactly 300 of them pass.
-	if away := now.Unix() - seconds; away > int64(tolerance/time.Second) || -away > int64(tolerance/time.Second) {
-		return ErrOutsideWindow
+	away, most := now.Unix()-seconds, int64(tolerance/time.Second)
+	switch {
+	case away > most:
+		return fmt.Errorf("%w: %d seconds behind it", ErrOutsideWindow, away)
+	case away < -most:
+		return fmt.Errorf("%w: %d seconds ahead of it", ErrOutsideWindow, -away)
 	}
 	return nil
 }
 
-// readSignatures returns the MACs of version 1 and skips other versions.
+// readSignatures returns the MACs of version 1 and skips what isn't one.
 func readSignatures(text string) (signatures [][]byte, err error) {
-	entries := strings.Fields(text)
+	// A space separates entries, and no other white space does (Standard Webhooks, "Signature
+	// scheme").
+	entries := strings.FieldsFunc(text, func(r rune) bool { return r == ' ' })
 	if len(entries) > maxSignatures {
 		return nil, ErrHeadersMalformed
 	}
@@ -114,8 +121,8 @@ func readSignatures(text string) (signatures [][]byte, err error) {
 			continue
 		}
 		signature, err := base64.StdEncoding.Strict().DecodeString(encoded)
-		if err != nil {
-			return nil, ErrHeadersMalformed
+		if err != nil || base64.StdEncoding.EncodedLen(len(signature)) != len(encoded) { // the decoder skips line ends
+			continue // matches nothing, and its neighbors may still match
 		}
 		signatures = append(signatures, signature)
 	}
@@ -128,7 +135,7 @@ func readSignatures(text string) (signatures [][]byte, err error) {
 // verify reports ErrMismatch unless one of the signatures was made with one of the keys.
 // It compares in constant time.
 func (c claim) verify(keys Keys, body []byte) error {
-	for _, key := range keys.keys {
+	for _, key := range keys.all() {
 		expected := mac(key, c.id, c.timestamp, body)
 		for _, signature := range c.signatures {
 			if hmac.Equal(expected, signature) {

@@ -87,8 +87,23 @@ func TestVerify(t *testing.T) {
 		{"a signature in a second header", vectorSecret, set("webhook-signature", "v1a,xxx", vectorSignature), vectorBody, 0, nil},
 		{"another version beside it", vectorSecret, set("webhook-signature", "v2,whatever "+vectorSignature), vectorBody, 0, nil},
 		{"another version alone", vectorSecret, set("webhook-signature", "v1a,"+good), vectorBody, 0, ErrHeadersMalformed},
+		{"a tab between signatures", vectorSecret, set("webhook-signature", "v1,AAAA\t"+vectorSignature), vectorBody, 0, ErrHeadersMalformed},
+		{"a line end within a signature", vectorSecret, set("webhook-signature", vectorSignature[:9]+"\n"+vectorSignature[9:]), vectorBody, 0, ErrHeadersMalformed},
+		{"loose bits", vectorSecret, set("webhook-signature", strings.TrimSuffix(vectorSignature, "E=")+"F="), vectorBody, 0, ErrHeadersMalformed},
+		{"no padding", vectorSecret, set("webhook-signature", strings.TrimRight(vectorSignature, "=")), vectorBody, 0, ErrHeadersMalformed},
+		{"spaces alone", vectorSecret, set("webhook-signature", "  "), vectorBody, 0, ErrHeadersMalformed},
+		{"one good of two keys' signatures", vectorSecret, set("webhook-signature", other.Sign(vectorID, now, []byte(vectorBody)).Get("webhook-signature")+" "+vectorSignature), vectorBody, 0, nil},
+		{"an id of 256 bytes", vectorSecret, set("webhook-id", strings.Repeat("m", 256)), vectorBody, 0, ErrMismatch},
+		{"the ends of visible ASCII in the id", vectorSecret, set("webhook-id", "!~"), vectorBody, 0, ErrMismatch},
+		{"DEL in the id", vectorSecret, set("webhook-id", "msg\x7f"), vectorBody, 0, ErrHeadersMalformed},
+		{"an empty id", vectorSecret, set("webhook-id", ""), vectorBody, 0, ErrHeadersMalformed},
+		{"an empty timestamp", vectorSecret, set("webhook-timestamp", ""), vectorBody, 0, ErrHeadersMalformed},
+		{"a timestamp in a space", vectorSecret, set("webhook-timestamp", " 1614265330"), vectorBody, 0, ErrHeadersMalformed},
+		{"a negative timestamp", vectorSecret, set("webhook-timestamp", "-1614265330"), vectorBody, 0, ErrHeadersMalformed},
+		{"a timestamp of 12 digits", vectorSecret, set("webhook-timestamp", "001614265330"), vectorBody, 0, ErrMismatch},
 		{"an empty signature", vectorSecret, set("webhook-signature", "v1,"), vectorBody, 0, ErrMismatch},
 		{"a cut signature", vectorSecret, set("webhook-signature", "v1,"+good[:40]), vectorBody, 0, ErrMismatch},
+		{"not base64 beside it", vectorSecret, set("webhook-signature", "v1,*** "+vectorSignature), vectorBody, 0, nil},
 		{"not base64", vectorSecret, set("webhook-signature", "v1,***"), vectorBody, 0, ErrHeadersMalformed},
 		{"16 signatures", vectorSecret, set("webhook-signature", strings.Repeat("v1,AAAA ", 15)+vectorSignature), vectorBody, 0, nil},
 		{"17 signatures", vectorSecret, set("webhook-signature", strings.Repeat("v1,AAAA ", 16)+vectorSignature), vectorBody, 0, ErrHeadersMalformed},
@@ -115,6 +130,9 @@ func TestVerify(t *testing.T) {
 	if Verify(other, other.Sign("msg_1", now, nil), nil, now) != nil {
 		t.Error("its own signature doesn't verify")
 	}
+	if !errors.Is(Verify(Keys{}, vectorHeader(), []byte(vectorBody), now), ErrMismatch) {
+		t.Error("no keys at all verify something")
+	}
 	if !strings.Contains(errMisleading.Error(), "webhook-id, webhook-timestamp and webhook-signature") {
 		t.Errorf("it doesn't say what is expected: %v", errMisleading)
 	}
@@ -136,6 +154,7 @@ func TestParseKeys(t *testing.T) {
 	}{
 		{"one", vectorSecret, 1, ""},
 		{"commas, lines, spaces and blanks", "\r\n " + vectorSecret + " ,,\r\n" + otherSecret + "\n\n", 2, ""},
+		{"lines that end in carriage returns", vectorSecret + "\r" + otherSecret, 2, ""},
 		{"twice the same", vectorSecret + "," + vectorSecret, 1, ""},
 		{"eight", strings.Join(many[:8], "\n"), 8, ""},
 		{"24 bytes", secretOf(24), 1, ""},
@@ -152,8 +171,8 @@ func TestParseKeys(t *testing.T) {
 		{"loose bits", "whsec_" + strings.Repeat("A", 38) + "B=", 0, "want standard base64"},
 	} {
 		keys, err := ParseKeys(test.text)
-		if len(keys.keys) != test.count || (err == nil) != (test.message == "") || (err != nil && !strings.Contains(err.Error(), test.message)) {
-			t.Errorf("%s: got %d keys, %v", test.name, len(keys.keys), err)
+		if len(keys.all()) != test.count || (err == nil) != (test.message == "") || (err != nil && !strings.Contains(err.Error(), test.message)) {
+			t.Errorf("%s: got %d keys, %v", test.name, len(keys.all()), err)
 		}
 	}
 }
@@ -168,9 +187,17 @@ func TestKeysNeverPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	printed := fmt.Sprintf("%v %+v %#v %s %q %x %d", keys, keys, keys, keys, keys, keys, keys) + logged.String() + string(encoded) + fmt.Sprintf("%v %#v", struct{ K Keys }{keys}, &keys)
-	raw := keys.keys[0]
+	if slog.AnyValue(keys).Resolve().Kind() != slog.KindString || string(encoded) != `{"keys":"[redacted]"}` {
+		t.Errorf("got %s and %s", slog.AnyValue(keys).Resolve(), encoded)
+	}
+	// fmt asks no method of what stands in an unexported field.
+	type holder struct{ keys Keys }
+	printed += fmt.Sprintf("%v %+v %#v %d %v", holder{keys}, holder{keys}, &holder{keys}, []any{holder{keys}}, map[string]holder{"a": {keys}})
+	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "holder", holder{keys})
+	printed += logged.String()
+	raw := keys.all()[0]
 	for _, secret := range []string{
-		vectorSecret[6:20], otherSecret[6:20], string(raw), fmt.Sprintf("%x", raw), fmt.Sprint(string(raw)), strings.Trim(fmt.Sprint(string(raw[:4])), "[]"), fmt.Sprintf("0x%x", raw[0]),
+		vectorSecret[6:20], otherSecret[6:20], string(raw), fmt.Sprintf("%x", raw), strings.Trim(fmt.Sprintf("%d", raw[:4]), "[]"), strings.TrimSuffix(fmt.Sprintf("%#v", raw[:3])[len("[]byte{"):], "}"),
 	} {
 		if strings.Contains(printed, secret) {
 			t.Errorf("%q was printed: %s", secret, printed)
@@ -186,6 +213,7 @@ func TestKeysNeverPrint(t *testing.T) {
 func FuzzSignature(f *testing.F) {
 	f.Add(vectorID, strconv.Itoa(vectorTimestamp), vectorSignature, []byte(vectorBody), int64(vectorTimestamp))
 	f.Add(vectorID, strconv.Itoa(vectorTimestamp), "v1,AAAA v2,x "+vectorSignature, []byte(vectorBody), int64(vectorTimestamp+300))
+	f.Add(vectorID, strconv.Itoa(vectorTimestamp), "v1,AAAA\t"+vectorSignature, []byte(vectorBody), int64(vectorTimestamp-300))
 	f.Add("msg.1", "1", "v1,", []byte{}, int64(0))
 	f.Add("", "99999999999999999999", "t=1,v1=x", []byte("{}"), int64(-1))
 	keys := mustKeys(f, vectorSecret)
@@ -204,7 +232,7 @@ func FuzzSignature(f *testing.F) {
 }
 
 func straightforward(keys Keys, id, timestamp string, body []byte) string {
-	m := hmac.New(sha256.New, keys.keys[0])
+	m := hmac.New(sha256.New, keys.all()[0])
 	fmt.Fprintf(m, "%s.%s.%s", id, timestamp, body)
 	return base64.StdEncoding.EncodeToString(m.Sum(nil))
 }
