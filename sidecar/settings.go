@@ -248,6 +248,9 @@ func readConfigFile(table []setting, flags, env map[string]given) (map[string]gi
 		node := document[key]
 		i := slices.IndexFunc(table, func(s setting) bool { return s.name == key })
 		if i < 0 || key == configFlag {
+			if strings.Contains(key, "whsec_") {
+				key = "[redacted]" // a secret that lost its key
+			}
 			return nil, usagef("%s:%d: unknown key %.60q%s", path, node.Line, key, didYouMean("", key, namesIn(table)))
 		}
 		values, err := nodeValues(table[i], &node)

@@ -105,7 +105,7 @@ func (s *sidecar) openCatalog() (err error) {
 func (s *sidecar) readFollowed() (err error) {
 	c := s.config
 	if c.receives() {
-		if s.keys, err = newFollowed("--webhook-secret-file", files(c.webhookSecretFile), s.parseKeys); err != nil {
+		if s.keys, err = newFollowed("--webhook-secret, --webhook-secret-file", files(c.webhookSecretFile), s.parseKeys); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,7 @@
 package catalog
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -88,6 +89,7 @@ type Catalog struct {
 	unlock      func() error
 	identity    identity
 	maxDocument Limit
+	file        fs.FileInfo // of the open file
 	hot         hot
 	hooks       hooks
 
@@ -133,10 +135,26 @@ func openLocked(o Options, unlock func() error) (*Catalog, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	c.unlock = unlock
-	if !o.ReadOnly {
-		c.writer = startWriter(c)
+	if o.ReadOnly {
+		return c, nil
 	}
+	if err := c.refuseUnsound(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	c.writer = startWriter(c)
 	return c, nil
+}
+
+// refuseUnsound reads the whole file before the first write to it. A flipped bit in a key
+// would make a deleted permission look like one never seen, and one in the list of free
+// pages would have good records overwritten.
+func (c *Catalog) refuseUnsound() error {
+	report, err := c.Verify(context.Background())
+	if err == nil && len(report.Problems) > 0 {
+		err = fmt.Errorf("%w: %s isn't sound: %s; `postern catalog verify` tells all; restore it from a dump into another --data-dir, or move it away to start empty",
+			ErrFile, c.db.Path(), report.Problems[0])
+	}
+	return err
 }
 
 // lockDirectory takes the directory for this process. A lock on the directory rather
@@ -214,10 +232,11 @@ func mapSize() int {
 }
 
 func openFile(path string, readOnly bool) (db *bbolt.DB, err error) {
-	// A truncated file faults when bbolt follows a page number behind its end, and a
-	// damaged one makes it panic. Both have to end in an error that says what to do.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer containDamage(&err)
+	defer containDamage(&err)()
+	// bbolt would make a database of an empty file, whoever put it there.
+	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+		return nil, fmt.Errorf("%w: %s is empty; restore it from a dump, or move it away to start empty", ErrFile, path)
+	}
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:         time.Millisecond, // the directory's lock has been taken, so this one is free
 		FreelistType:    bbolt.FreelistMapType,
@@ -234,8 +253,7 @@ func openFile(path string, readOnly bool) (db *bbolt.DB, err error) {
 
 // load checks what the file says of itself and pins its revision as the current one.
 func load(db *bbolt.DB, o Options) (c *Catalog, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer containDamage(&err)
+	defer containDamage(&err)()
 	recent, err := simplelru.NewLRU[string, *entry](max(1, o.LRUSize), nil)
 	if err != nil {
 		return nil, err
@@ -251,6 +269,9 @@ func load(db *bbolt.DB, o Options) (c *Catalog, err error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrFile, db.Path(), err)
+	}
+	if c.file, err = os.Stat(db.Path()); err != nil {
+		return nil, fmt.Errorf("looking at the catalogue: %w", err)
 	}
 	if err := c.claimEnvironment(o); err != nil {
 		return nil, err
@@ -275,11 +296,17 @@ func (c *Catalog) claimEnvironment(o Options) error {
 	})
 }
 
-// containDamage turns a panic that a damaged file caused into an error. bbolt asserts
-// its invariants by panicking.
-func containDamage(err *error) {
-	if reason := recover(); reason != nil {
-		*err = fmt.Errorf("%w: reading it failed: %v; run `postern catalog verify`, restore it from a dump, or move it away to start empty", ErrFile, reason)
+// containDamage makes an error of what a damaged file does to its reader: bbolt panics
+// where its invariants don't hold, and where it follows a page number or a length behind
+// the end of the file, the processor faults. It is for the current goroutine, and is called
+// as `defer containDamage(&err)()`.
+func containDamage(err *error) func() {
+	before := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(before)
+		if reason := recover(); reason != nil {
+			*err = fmt.Errorf("%w: reading it failed: %v; run `postern catalog verify`, restore it from a dump, or move it away to start empty", ErrFile, reason)
+		}
 	}
 }
 

@@ -51,7 +51,7 @@ type dumpState struct {
 // Dump writes the newest revision. It holds a database transaction until it is done, and
 // the file grows by what is written meanwhile: w should be a file or memory, not a slow peer.
 func (c *Catalog) Dump(ctx context.Context, w io.Writer) (err error) {
-	defer containDamage(&err)
+	defer containDamage(&err)()
 	out := bufio.NewWriter(w)
 	lines := json.NewEncoder(out)
 	err = c.db.View(func(tx *bbolt.Tx) error {
@@ -74,11 +74,11 @@ func (c *Catalog) Dump(ctx context.Context, w io.Writer) (err error) {
 }
 
 func forEachState(ctx context.Context, states *bbolt.Bucket, do func(permission.State) error) error {
-	return states.ForEach(func(id, _ []byte) error {
+	return states.ForEach(func(id, sealed []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s, _, err := readState(states, id)
+		s, err := openState(id, sealed)
 		if err != nil {
 			return err
 		}
@@ -261,6 +261,9 @@ func (t *transaction) restore(dump *DumpContent) (changed int, err error) {
 		}
 		if applied {
 			changed++
+		}
+		if s.EventID != "" && t.header.newest.olderThan(keyOf(s)) {
+			t.header.newest = keyOf(s)
 		}
 	}
 	if t.header.newest.olderThan(dump.newest) {

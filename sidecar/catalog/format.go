@@ -219,15 +219,21 @@ func readState(states *bbolt.Bucket, id []byte) (permission.State, bool, error) 
 	if sealed == nil {
 		return permission.State{}, false, nil
 	}
+	s, err := openState(id, sealed)
+	return s, err == nil, err
+}
+
+// openState reads the value that stands under id.
+func openState(id, sealed []byte) (permission.State, error) {
 	payload, err := unseal(bucketStates, id, sealed)
 	if err != nil {
-		return permission.State{}, false, fmt.Errorf("reading the state of permission %.64q: %w", id, err)
+		return permission.State{}, fmt.Errorf("reading the state of permission %.64q: %w", id, err)
 	}
 	s, err := decodeState(string(id), payload)
 	if err != nil {
-		return permission.State{}, false, fmt.Errorf("decoding the state of permission %.64q: %w", id, err)
+		return permission.State{}, fmt.Errorf("decoding the state of permission %.64q: %w", id, err)
 	}
-	return s, true, nil
+	return s, nil
 }
 
 func bearerKey(name, id string) []byte {

@@ -335,3 +335,36 @@ func sameObject(a, b ast.Object) bool {
 	}
 	return a.Compare(b) == 0
 }
+
+// Concurrent events share commits, and one that can't be applied fails alone.
+func TestConcurrentEventsShareCommitsAndFailAlone(t *testing.T) {
+	c := openHooked(t, t.TempDir(), hooks{}, 10)
+	mustApply(t, c, described(permission.Created, 1, "bad", ""))
+	err := c.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketStates).Put([]byte("perm_bad"), []byte("damaged")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.Sync()
+	const events = 300
+	var wg sync.WaitGroup
+	errs := make([]error, events)
+	for i := range events {
+		wg.Go(func() {
+			name := fmt.Sprint("name:", i)
+			if i%10 == 0 {
+				name = "bad"
+			}
+			_, errs[i] = c.Apply(context.Background(), described(permission.Updated, int64(100+i), name, ""))
+		})
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if (err != nil) != (i%10 == 0) {
+			t.Errorf("event %d: %v", i, err)
+		}
+	}
+	const good = events - events/10
+	if got := c.Sync(); got.Count != before.Count+good || got.Revision-before.Revision >= good {
+		t.Errorf("from %+v to %+v: each of %d events had a commit of its own, or was lost", before, got, good)
+	}
+}

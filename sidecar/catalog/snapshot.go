@@ -143,7 +143,7 @@ func (c *Catalog) readEntry(name string) (e *entry, err error) {
 	if len(name) > permission.MaxName || name == "" {
 		return nil, nil // no such name is ever kept
 	}
-	defer containDamage(&err)
+	defer containDamage(&err)()
 	err = c.db.View(func(tx *bbolt.Tx) error {
 		s, found, err := readDecider(tx, []byte(name))
 		if found {

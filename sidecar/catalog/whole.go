@@ -83,7 +83,7 @@ func (c *Catalog) build(ctx context.Context, s *snapshot, which collection) (ast
 
 // collect reads the collection from the file, at whatever revision that has by now.
 func (c *Catalog) collect(ctx context.Context, which collection) (found map[string]ast.Object, err error) {
-	defer containDamage(&err)
+	defer containDamage(&err)()
 	found = make(map[string]ast.Object)
 	left := c.maxDocument.Bytes
 	err = c.db.View(func(tx *bbolt.Tx) error {

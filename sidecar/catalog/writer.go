@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -143,6 +143,9 @@ func (w *writer) commit(group []request) {
 // caller acknowledges. An error means that nothing of the group may be acknowledged; a
 // result's own error concerns that request alone.
 func (w *writer) transact(group []request) (results []result, err error) {
+	if err := w.catalog.checkInPlace(); err != nil {
+		return nil, err
+	}
 	if w.doubtful != nil {
 		if err := w.settle(); err != nil {
 			return nil, err
@@ -168,11 +171,20 @@ func (w *writer) transact(group []request) (results []result, err error) {
 	return results, nil
 }
 
+// checkInPlace returns an error unless the open file is still the one that the next start
+// will find: what is written to a file that was removed is lost with the process.
+func (c *Catalog) checkInPlace() error {
+	found, err := os.Stat(c.db.Path())
+	if err == nil && os.SameFile(found, c.file) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s was removed or replaced while in use; restart Postern", ErrFile, c.db.Path())
+}
+
 // update runs do inside a write transaction, which do commits if it likes. What do
 // leaves uncommitted, or panics about, is rolled back.
 func (w *writer) update(do func(*bbolt.Tx) error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer containDamage(&err)
+	defer containDamage(&err)()
 	tx, err := w.catalog.db.Begin(true)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -27,7 +28,8 @@ func LocalOnly(next http.Handler) http.Handler {
 }
 
 func hostWithoutPort(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
+	name, port, err := net.SplitHostPort(host)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err == nil && portErr == nil {
 		return name
 	}
 	return host

@@ -75,7 +75,10 @@ func IsLoopbackHost(host string) bool {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		host = strings.TrimSuffix(inner, "]")
+	}
+	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
 }
 
@@ -116,7 +119,11 @@ func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 	if err := errors.Join(os.Chmod(path+unpublished, mode), os.Rename(path+unpublished, path)); err != nil {
 		return nil, errors.Join(err, l.Close(), os.Remove(path+unpublished))
 	}
-	return &unixListener{Listener: l, path: path}, nil
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &unixListener{Listener: l, path: path, socket: info}, nil
 }
 
 func refuseUnlessStale(path string) error {
@@ -143,17 +150,20 @@ func refuseUnlessStale(path string) error {
 // unixListener removes its socket's published name when it closes.
 type unixListener struct {
 	net.Listener
-	path string
+	path   string
+	socket fs.FileInfo
 }
 
 // Addr returns the published path, not the one that the socket was bound to.
 func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Close stops listening and removes the socket.
+// Close stops listening and removes the socket, unless another one stands there by now.
 func (l *unixListener) Close() error {
-	err := l.Listener.Close()
-	if errors.Is(err, net.ErrClosed) {
+	if err := l.Listener.Close(); err != nil {
 		return err
 	}
-	return errors.Join(err, os.Remove(l.path))
+	if found, err := os.Lstat(l.path); err != nil || !os.SameFile(found, l.socket) {
+		return nil
+	}
+	return os.Remove(l.path)
 }

@@ -26,7 +26,9 @@ func NewServer(handler http.Handler, answerWithin time.Duration, logger *slog.Lo
 		WriteTimeout:      answerWithin,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		// OPTIONS * goes through the handler, and its guards, like everything else.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }
 

@@ -166,6 +166,9 @@ func kindOf(raw []byte) string {
 	if len(raw) == 0 {
 		return "none"
 	}
+	if string(raw) == `""` {
+		return "an empty one"
+	}
 	switch raw[0] {
 	case '{':
 		return "an object"

@@ -135,7 +135,7 @@ func TestDecodeRefuses(t *testing.T) {
 		with(`2024-01-15T10:35:00.123456789Z`, `yesterday`):                                             "occurred_at: want an RFC 3339 time",
 		with(`2024-01-15T10:35:00.123456789Z`, `0001-01-01T00:00:00Z`):                                  "occurred_at: want a time from 1970",
 		with(`"name":"data:manage"`, `"name":["data:manage"]`):                                          "data.name: want a string that isn't empty, got an array",
-		with(`data:manage`, ``):                                                                         "data.name: want a string that isn't empty, got a string",
+		with(`data:manage`, ``):                                                                         "data.name: want a string that isn't empty, got an empty one",
 		with(`data:manage`, `data\u0000manage`):                                                         "data.name: want no control characters",
 		with(`data:manage`, strings.Repeat("n", 257)):                                                   "data.name: want 1 to 256 bytes, got 257",
 		with(`"id":"perm_1234567890"`, `"id":{}`):                                                       "data.id: want a string that isn't empty, got an object",
