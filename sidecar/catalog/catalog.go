@@ -104,7 +104,7 @@ type Catalog struct {
 // Open opens the catalogue in o.Dir, or makes a new one there.
 func Open(o Options) (*Catalog, error) {
 	if !o.ReadOnly {
-		if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		if err := makeDirectory(o.Dir); err != nil {
 			return nil, fmt.Errorf("making the data directory: %w", err)
 		}
 	}
@@ -117,6 +117,24 @@ func Open(o Options) (*Catalog, error) {
 		return nil, errors.Join(err, unlock())
 	}
 	return c, nil
+}
+
+// makeDirectory makes dir and what is missing above it, each of them synced into its
+// parent: a power cut must not take a directory away with what is synced inside.
+func makeDirectory(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if parent != dir {
+		if err := makeDirectory(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDirectory(parent)
 }
 
 func openLocked(o Options, unlock func() error) (*Catalog, error) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -212,6 +213,9 @@ func (d *DumpContent) header(text []byte) error {
 	if d.Header.Format != dumpFormat {
 		return fmt.Errorf("format: want %q, got %.40q", dumpFormat, d.Header.Format)
 	}
+	if err := permission.CheckText("environment_id", d.Header.EnvironmentID, 0, permission.MaxID); err != nil {
+		return err
+	}
 	if d.Header.Newest == nil {
 		return nil
 	}
@@ -239,36 +243,50 @@ func decodeLine(text []byte, into any) error {
 	return nil
 }
 
-// Restore merges a dump into the catalogue, in one commit: by the merge rule, so that
-// what the catalogue knows better stays. The catalogue is complete afterwards if the
+// statesPerCommit bounds one commit of a restore. Webhooks take their turns in between,
+// and bbolt slows down as one transaction grows.
+const statesPerCommit = 2000
+
+// Restore merges a dump into the catalogue by the merge rule, so that what the catalogue
+// knows better stays. It takes several commits; one that was broken off leaves some of the
+// dump merged, which the next try completes. The catalogue is complete afterwards if the
 // dumped one was. It returns how many states changed, or [ErrEnvironment].
 func (c *Catalog) Restore(ctx context.Context, dump *DumpContent) (changed int, err error) {
-	if from, have := dump.Header.EnvironmentID, c.identity.environment; from != "" && have != "" && from != have {
-		return 0, fmt.Errorf("%w: the dump is from %.64q, this catalogue from %q", ErrEnvironment, from, have)
+	if from, have := dump.Header.EnvironmentID, c.identity.environment; from != "" && from != have {
+		return 0, fmt.Errorf("%w: the dump is from %q, this catalogue from %q (see --environment-id)", ErrEnvironment, from, have)
 	}
-	_, err = c.submit(ctx, true, func(t *transaction) (permission.Outcome, error) {
-		changed, err = t.restore(dump)
-		return permission.OutcomeApplied, err
+	for states := range slices.Chunk(dump.states, statesPerCommit) {
+		changes := make(chan int, 1)
+		_, err := c.submit(ctx, func(t *transaction) (permission.Outcome, error) {
+			n, err := t.restoreStates(states)
+			changes <- n
+			return permission.OutcomeApplied, err
+		})
+		if err != nil {
+			return changed, err
+		}
+		changed += <-changes
+	}
+	_, err = c.submit(ctx, func(t *transaction) (permission.Outcome, error) {
+		t.header.complete = t.header.complete || dump.Header.Complete
+		t.seen(dump.newest)
+		return permission.OutcomeApplied, nil
 	})
 	return changed, err
 }
 
-func (t *transaction) restore(dump *DumpContent) (changed int, err error) {
-	for _, s := range dump.states {
+func (t *transaction) restoreStates(states []permission.State) (changed int, err error) {
+	for _, s := range states {
 		applied, err := t.apply(s)
 		if err != nil {
-			return 0, err
+			return changed, err
 		}
 		if applied {
 			changed++
 		}
-		if s.EventID != "" && t.header.newest.olderThan(keyOf(s)) {
-			t.header.newest = keyOf(s)
+		if s.EventID != "" {
+			t.seen(keyOf(s))
 		}
 	}
-	if t.header.newest.olderThan(dump.newest) {
-		t.header.newest = dump.newest
-	}
-	t.header.complete = t.header.complete || dump.Header.Complete
 	return changed, nil
 }

@@ -212,7 +212,7 @@ func compareWithFile(t *testing.T, c *Catalog, dir string) {
 func TestNoTornReads(t *testing.T) {
 	c := openHooked(t, t.TempDir(), hooks{}, 1)
 	both := func(version int) {
-		_, err := c.submit(context.Background(), true, func(tr *transaction) (permission.Outcome, error) {
+		_, err := c.submit(context.Background(), func(tr *transaction) (permission.Outcome, error) {
 			for _, name := range []string{"left", "right"} {
 				kind := permission.Updated
 				if _, err := tr.applyEvent(described(kind, int64(version), name, fmt.Sprint(version)).State()); err != nil {
@@ -275,7 +275,7 @@ func TestCatalogAgreesWithTheOracle(t *testing.T) {
 }
 
 func applyTogether(t *rapid.T, c *Catalog, events []permission.Event) {
-	_, err := c.submit(context.Background(), true, func(tr *transaction) (permission.Outcome, error) {
+	_, err := c.submit(context.Background(), func(tr *transaction) (permission.Outcome, error) {
 		for _, e := range events {
 			if _, err := tr.applyEvent(e.State()); err != nil {
 				return "", err

@@ -64,9 +64,6 @@ func (t *transaction) applyAll(group []request) ([]result, error) {
 		if t.broken != nil {
 			return nil, t.broken
 		}
-		if err != nil && r.alone {
-			return nil, err
-		}
 		results = append(results, result{outcome, err})
 	}
 	return results, nil
@@ -85,15 +82,16 @@ func (t *transaction) applyEvent(s permission.State) (permission.Outcome, error)
 		return "", err
 	}
 	key := keyOf(s)
-	if t.header.newest.olderThan(key) {
-		t.header.newest = key
+	if t.seen(key) {
 		changed = true
 	}
 	earlier, known := t.eventsHere[s.EventID]
 	if !known {
 		earlier, known = t.events.Get(s.EventID)
 	}
-	t.eventsHere[s.EventID] = key
+	if !known {
+		t.eventsHere[s.EventID] = key
+	}
 	switch {
 	case known && earlier != key:
 		return permission.OutcomeConflict, nil
@@ -104,6 +102,15 @@ func (t *transaction) applyEvent(s permission.State) (permission.Outcome, error)
 	default:
 		return permission.OutcomeUnchanged, nil
 	}
+}
+
+// seen notes an event, and reports whether it is the newest by now.
+func (t *transaction) seen(key eventKey) bool {
+	newer := t.header.newest.olderThan(key)
+	if newer {
+		t.header.newest = key
+	}
+	return newer
 }
 
 // apply merges s into the state of its id and settles anew who decides for the names

@@ -70,22 +70,42 @@ func (c *Catalog) build(ctx context.Context, s *snapshot, which collection) (ast
 	if err != nil {
 		return nil, err
 	}
-	s.restore(found, which)
-	if len(found) > c.maxDocument.Records {
-		return nil, c.tooManyRecords()
-	}
+	s.restore(found)
 	pairs := make([][2]*ast.Term, 0, len(found))
-	for name, value := range found {
+	size := Limit{}
+	for name, e := range found {
+		value := which.pick(e)
+		if value == nil {
+			continue
+		}
+		size.Records++
+		size.Bytes += e.bytes
 		pairs = append(pairs, ast.Item(ast.StringTerm(name), ast.NewTerm(value)))
+	}
+	if err := size.within(c.maxDocument); err != nil {
+		return nil, err
 	}
 	return ast.NewObject(pairs...), nil
 }
 
-// collect reads the collection from the file, at whatever revision that has by now.
-func (c *Catalog) collect(ctx context.Context, which collection) (found map[string]ast.Object, err error) {
+// within returns an error that says which limit l exceeds, if it does.
+func (l Limit) within(most Limit) error {
+	switch {
+	case l.Records > most.Records:
+		return documentLimitError(fmt.Sprintf("it has more than %d records", most.Records))
+	case l.Bytes > most.Bytes:
+		return documentLimitError(fmt.Sprintf("it has more than %d bytes", most.Bytes))
+	}
+	return nil
+}
+
+// collect reads the collection from the file, at whatever revision that has by now. The
+// asked one may have been smaller, so twice the limit is read before giving up.
+func (c *Catalog) collect(ctx context.Context, which collection) (found map[string]*entry, err error) {
 	defer containDamage(&err)()
-	found = make(map[string]ast.Object)
-	left := c.maxDocument.Bytes
+	found = make(map[string]*entry)
+	most := Limit{2 * c.maxDocument.Records, 2 * c.maxDocument.Bytes}
+	size := Limit{}
 	err = c.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketNames).ForEach(func(name, _ []byte) error {
 			if err := ctx.Err(); err != nil {
@@ -96,39 +116,26 @@ func (c *Catalog) collect(ctx context.Context, which collection) (found map[stri
 				return err
 			}
 			e := newEntry(s)
-			value := which.pick(e)
-			if value == nil {
+			if which.pick(e) == nil {
 				return nil
 			}
-			found[e.name] = value
-			if left -= e.bytes; left < 0 {
-				return documentLimitError(fmt.Sprintf("it has more than %d bytes", c.maxDocument.Bytes))
-			}
-			if len(found) > c.maxDocument.Records {
-				return c.tooManyRecords()
-			}
-			return nil
+			found[e.name] = e
+			size.Records++
+			size.Bytes += e.bytes
+			return size.within(most)
 		})
 	})
 	return found, err
 }
 
-func (c *Catalog) tooManyRecords() error {
-	return documentLimitError(fmt.Sprintf("it has more than %d records", c.maxDocument.Records))
-}
-
-// restore takes found back to revision s by the values that the steps since then replaced.
-func (s *snapshot) restore(found map[string]ast.Object, which collection) {
+// restore takes found back to revision s by the states that the steps since then replaced.
+func (s *snapshot) restore(found map[string]*entry) {
 	settled := make(map[string]bool)
 	for st := s.next.Load(); st != nil; st = st.to.next.Load() {
 		for name, before := range st.before {
-			if settled[name] {
-				continue
-			}
-			settled[name] = true
-			delete(found, name)
-			if value := which.pick(newEntry(before)); value != nil {
-				found[name] = value
+			if !settled[name] {
+				settled[name] = true
+				found[name] = newEntry(before)
 			}
 		}
 		if st.wasEmpty {

@@ -26,8 +26,9 @@ var errReadOnly = errors.New("the catalogue was opened for reading only")
 
 // request is one piece of work for the writer.
 type request struct {
+	// apply reads and computes before it writes: what it returns an error about must not
+	// be half written, since the group is committed all the same.
 	apply func(*transaction) (permission.Outcome, error)
-	alone bool        // needs a commit of its own, because it may fail half-way
 	done  chan result // takes one result without blocking the writer
 }
 
@@ -81,53 +82,29 @@ func (w *writer) run() {
 	for {
 		select {
 		case <-w.closing:
-			w.refuseQueued()
-			return
+			return // submit answers what is still queued
 		case first := <-w.queue:
-			together, alone := w.gather(first)
-			w.commit(together)
-			for _, r := range alone {
-				w.commit([]request{r})
-			}
+			w.commit(w.gather(first))
 		}
 	}
 }
 
-func (w *writer) refuseQueued() {
-	for {
+// gather takes what is queued by now.
+func (w *writer) gather(first request) []request {
+	group := []request{first}
+	for len(group) < largestGroup {
 		select {
-		case r := <-w.queue:
-			r.done <- result{err: ErrClosed}
+		case next := <-w.queue:
+			group = append(group, next)
 		default:
-			return
+			return group
 		}
 	}
-}
-
-// gather takes what is queued by now. Requests that may fail half-way come apart.
-func (w *writer) gather(first request) (together, alone []request) {
-	for next := first; ; {
-		if next.alone {
-			alone = append(alone, next)
-		} else {
-			together = append(together, next)
-		}
-		if len(together)+len(alone) == largestGroup {
-			return together, alone
-		}
-		select {
-		case next = <-w.queue:
-		default:
-			return together, alone
-		}
-	}
+	return group
 }
 
 // commit applies a group and acknowledges it, or refuses it as a whole.
 func (w *writer) commit(group []request) {
-	if len(group) == 0 {
-		return
-	}
 	results, err := w.transact(group)
 	w.failure.Store(&err)
 	for i, r := range group {
@@ -226,6 +203,7 @@ func (w *writer) settle() error {
 		}
 		current := w.catalog.current.Load()
 		if found.revision == current.sync.Revision {
+			w.catalog.hot.advance(w.doubtful.before)
 			current.next.Store(nil)
 			w.doubtful = nil
 			return nil
@@ -251,7 +229,7 @@ func (c *Catalog) Apply(ctx context.Context, event permission.Event) (permission
 	if err := state.Check(); err != nil {
 		return "", fmt.Errorf("checking the event: %w", err)
 	}
-	return c.submit(ctx, false, func(t *transaction) (permission.Outcome, error) {
+	return c.submit(ctx, func(t *transaction) (permission.Outcome, error) {
 		return t.applyEvent(state)
 	})
 }
@@ -267,11 +245,11 @@ func (c *Catalog) WriteError() error {
 	return nil
 }
 
-func (c *Catalog) submit(ctx context.Context, alone bool, apply func(*transaction) (permission.Outcome, error)) (permission.Outcome, error) {
+func (c *Catalog) submit(ctx context.Context, apply func(*transaction) (permission.Outcome, error)) (permission.Outcome, error) {
 	if c.writer == nil {
 		return "", errReadOnly
 	}
-	r := request{apply: apply, alone: alone, done: make(chan result, 1)}
+	r := request{apply: apply, done: make(chan result, 1)}
 	if err := c.writer.enqueue(ctx, r); err != nil {
 		return "", err
 	}

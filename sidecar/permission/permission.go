@@ -9,8 +9,10 @@ package permission
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Limits of what the catalogue keeps, in bytes. Scalekit documents 32 characters
@@ -120,6 +122,9 @@ func (s State) Check() error {
 	if err := CheckText("name", s.Name, 1, MaxName); err != nil {
 		return err
 	}
+	if !utf8.ValidString(s.Description) {
+		return errors.New("description: want UTF-8")
+	}
 	if len(s.Description) > MaxDescription {
 		return fmt.Errorf("description: want at most %d bytes, got %d", MaxDescription, len(s.Description))
 	}
@@ -132,12 +137,15 @@ func (s State) Check() error {
 	return CheckText("event_id", s.EventID, 0, MaxID)
 }
 
-// CheckText returns an error unless text has from least to most bytes and no
+// CheckText returns an error unless text has from least to most bytes of UTF-8 and no
 // control characters. The text itself is left out of the error: it is a foreign
 // string of any length.
 func CheckText(field, text string, least, most int) error {
 	if len(text) < least || len(text) > most {
 		return fmt.Errorf("%s: want %d to %d bytes, got %d", field, least, most, len(text))
+	}
+	if !utf8.ValidString(text) {
+		return fmt.Errorf("%s: want UTF-8", field)
 	}
 	if i := strings.IndexFunc(text, isControl); i >= 0 {
 		return fmt.Errorf("%s: want no control characters, got one at byte %d", field, i)
