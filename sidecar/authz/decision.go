@@ -92,7 +92,7 @@ func withReason(d Decision) Decision {
 // that can't be read, the decision becomes a deny: it can't be said what it rests on.
 func (p *prepared) explain(ctx context.Context, txn storage.Transaction, q Question, d *Decision) {
 	err := p.explainRevision(ctx, txn, d)
-	if err == nil {
+	if err == nil && q.permission != "" {
 		d.Permission, err = p.permission(ctx, txn, q.permission)
 	}
 	if err != nil {

@@ -17,10 +17,23 @@ import (
 // ErrNoPolicy answers a question that comes before any policy does.
 var ErrNoPolicy = errors.New("no policy has been loaded")
 
+// MalformedError is a question that can't be read. Nothing was evaluated.
+type MalformedError struct{ cause error }
+
+// Error names the member, what was expected and what came.
+func (e *MalformedError) Error() string { return e.cause.Error() }
+
+const (
+	// smallQuestion is the body of a question, in bytes, that is always let in.
+	smallQuestion = 16 << 10
+	// largeAtOnce is how many larger ones are in hand at once: each may take 10 MiB.
+	largeAtOnce = 2
+)
+
 // Options bound the evaluations of an [Engine].
 type Options struct {
 	Timeout     time.Duration // of one evaluation, waiting for its turn included
-	MaxInFlight int           // evaluations at once, so that a policy that burns CPU starves nobody
+	MaxInFlight int           // questions in hand at once, so that a policy that burns CPU starves nobody
 }
 
 // Policy is what an [Engine] evaluates.
@@ -35,7 +48,8 @@ type Policy struct {
 // each goes on with the one that it began with.
 type Engine struct {
 	timeout  time.Duration
-	turns    chan struct{}
+	turns    chan struct{} // one token for each question in hand
+	large    chan struct{} // one more for each large one
 	prepared atomic.Pointer[prepared]
 }
 
@@ -48,7 +62,11 @@ type prepared struct {
 
 // NewEngine returns an engine without a policy.
 func NewEngine(o Options) *Engine {
-	return &Engine{timeout: o.Timeout, turns: make(chan struct{}, o.MaxInFlight)}
+	return &Engine{
+		timeout: o.Timeout,
+		turns:   make(chan struct{}, o.MaxInFlight),
+		large:   make(chan struct{}, largeAtOnce),
+	}
 }
 
 // Use makes p the policy of the questions that come from now on. After an error the
@@ -77,34 +95,71 @@ func (e *Engine) PolicyRevision() (string, bool) {
 	return "", false
 }
 
-// Decide answers a question. Its only errors are [ErrNoPolicy] and a document that
-// begins no transaction: everything later is a decision, if need be a deny.
-func (e *Engine) Decide(ctx context.Context, q Question) (Decision, error) {
+// Decide answers the question in a request's body. Its errors are [ErrNoPolicy], a
+// [*MalformedError], and a document that begins no transaction: everything else is a
+// decision, if need be a deny.
+func (e *Engine) Decide(ctx context.Context, body []byte) (Decision, error) {
 	p := e.prepared.Load()
 	if p == nil {
 		return Decision{}, ErrNoPolicy
 	}
 	ctx, stop := context.WithTimeout(ctx, e.timeout)
 	defer stop()
+	release, ok := e.takeTurn(ctx, len(body))
+	if !ok {
+		return p.decideNothing(context.WithoutCancel(ctx))
+	}
+	defer release()
+	q, err := ParseQuestion(body)
+	if err != nil {
+		return Decision{}, &MalformedError{err}
+	}
+	return p.decide(ctx, q)
+}
+
+// takeTurn waits until few enough questions are in hand. Reading one takes more memory
+// than its body, so this comes first. It reports false when the context ended before.
+func (e *Engine) takeTurn(ctx context.Context, size int) (release func(), ok bool) {
+	if size > smallQuestion {
+		if !take(ctx, e.large) {
+			return nil, false
+		}
+		defer func() {
+			if !ok {
+				<-e.large
+			}
+		}()
+	}
+	if !take(ctx, e.turns) {
+		return nil, false
+	}
+	return func() {
+		<-e.turns
+		if size > smallQuestion {
+			<-e.large
+		}
+	}, true
+}
+
+func take(ctx context.Context, tokens chan<- struct{}) bool {
 	select {
-	case e.turns <- struct{}{}:
-		defer func() { <-e.turns }()
-		return p.decide(ctx, q)
+	case tokens <- struct{}{}:
+		return true
 	case <-ctx.Done():
-		return p.decideNothing(context.WithoutCancel(ctx), q)
+		return false
 	}
 }
 
-// decideNothing denies without evaluating, with the provenance all the same. Its context
-// must not be the question's own, which has ended.
-func (p *prepared) decideNothing(ctx context.Context, q Question) (Decision, error) {
+// decideNothing denies without having read the question, with the provenance that doesn't
+// depend on it. Its context must not be the question's own, which has ended.
+func (p *prepared) decideNothing(ctx context.Context) (Decision, error) {
 	txn, err := p.store.NewTransaction(ctx)
 	if err != nil {
 		return Decision{}, fmt.Errorf("beginning to read the document: %w", err)
 	}
 	defer p.store.Abort(ctx, txn)
-	d := Decision{Reasons: []string{ReasonEvaluationTimeout}, Message: "too many evaluations were in flight", trouble: "too many in flight"}
-	p.explain(ctx, txn, q, &d)
+	d := Decision{Reasons: []string{ReasonEvaluationTimeout}, Message: "too many questions were in hand", trouble: "too many in hand"}
+	p.explain(ctx, txn, Question{}, &d)
 	return d, nil
 }
 

@@ -52,22 +52,13 @@ func engine(t testing.TB, store storage.Store, rego string, timeout time.Duratio
 	return e
 }
 
-func question(t testing.TB, permission string) authz.Question {
-	t.Helper()
-	q, err := authz.ParseQuestion([]byte(body(permission)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return q
-}
-
 func body(permission string) string {
 	return fmt.Sprintf(`{"subject":{"type":"user","id":"usr_1"},"action":{"name":%q},"resource":{"type":"r","id":"1"}}`, permission)
 }
 
 func decide(t testing.TB, e *authz.Engine, permission string) authz.Decision {
 	t.Helper()
-	d, err := e.Decide(context.Background(), question(t, permission))
+	d, err := e.Decide(context.Background(), []byte(body(permission)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +147,7 @@ func TestEvaluationsInFlightAreBounded(t *testing.T) {
 		<-store.entered
 	}
 	d := decide(t, e, "other")
-	if d.Allow || d.Reasons[0] != authz.ReasonEvaluationTimeout || !strings.Contains(d.Message, "in flight") || d.DataRevision != "7" {
+	if d.Allow || d.Reasons[0] != authz.ReasonEvaluationTimeout || !strings.Contains(d.Message, "in hand") || d.DataRevision != "7" {
 		t.Errorf("got %+v", d)
 	}
 	go func() {
@@ -194,7 +185,7 @@ func TestAFailedReadIsADenyThatSaysSo(t *testing.T) {
 
 func TestAQuestionBeforeAnyPolicy(t *testing.T) {
 	e := authz.NewEngine(authz.Options{Timeout: time.Second, MaxInFlight: 1})
-	if _, err := e.Decide(context.Background(), question(t, "live")); !errors.Is(err, authz.ErrNoPolicy) {
+	if _, err := e.Decide(context.Background(), []byte(body("live"))); !errors.Is(err, authz.ErrNoPolicy) {
 		t.Errorf("got %v", err)
 	}
 	if _, loaded := e.PolicyRevision(); loaded {
@@ -239,6 +230,8 @@ func TestHandler(t *testing.T) {
 		{"empty", "application/json", "", "", 400, "malformed_question"},
 		{"malformed", "application/json", "", "{", 400, "malformed_question"},
 		{"too large", "application/json", "", strings.Repeat(" ", authz.MaxQuestion+1), 413, "body_too_large"},
+		{"many members", "application/json", "", manyMembers(1001), 400, "malformed_question"},
+		{"many values", "application/json", "", `{"x":[` + strings.Repeat("1,", 50_000) + "1]}", 400, "malformed_question"},
 		{"as large as may be", "application/json", "", strings.Repeat(" ", authz.MaxQuestion-len(body("live"))) + body("live"), 200, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -285,11 +278,7 @@ func BenchmarkDecide(b *testing.B) {
 	raw := []byte(body("live"))
 	b.ReportAllocs()
 	for b.Loop() {
-		q, err := authz.ParseQuestion(raw)
-		if err != nil {
-			b.Fatal(err)
-		}
-		d, err := e.Decide(context.Background(), q)
+		d, err := e.Decide(context.Background(), raw)
 		if err != nil || !d.Allow {
 			b.Fatal(d, err)
 		}
@@ -297,4 +286,79 @@ func BenchmarkDecide(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func manyMembers(n int) string {
+	var b strings.Builder
+	b.WriteString(`{"context":{"a":0`)
+	for i := range n - 1 {
+		fmt.Fprintf(&b, `,"%d":0`, i)
+	}
+	return b.String() + `}` + `,` + body("live")[1:]
+}
+
+// counted is a document that counts its transactions.
+type counted struct {
+	storage.Store
+	mu          sync.Mutex
+	begun, open int
+}
+
+func (c *counted) NewTransaction(ctx context.Context, params ...storage.TransactionParams) (storage.Transaction, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun++
+	c.open++
+	return c.Store.NewTransaction(ctx, params...)
+}
+
+func (c *counted) Abort(ctx context.Context, txn storage.Transaction) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open--
+	c.Store.Abort(ctx, txn)
+}
+
+// A decision and its provenance come from one transaction, which ends.
+func TestOneTransactionPerDecision(t *testing.T) {
+	store := &counted{Store: document()}
+	e := engine(t, store, `decision if { data.scalekit.permissions[input.action.name] }`, time.Second)
+	before := store.begun
+	for i, name := range []string{"live", "gone", "unknown"} {
+		decide(t, e, name)
+		if store.begun != before+i+1 || store.open != 0 {
+			t.Errorf("after %d decisions: %d transactions, %d of them open", i+1, store.begun-before, store.open)
+		}
+	}
+}
+
+// Large questions take turns of their own: small ones don't queue behind them.
+func TestLargeQuestionsDontCrowdOutSmallOnes(t *testing.T) {
+	store := blocking{document(), make(chan struct{}), make(chan struct{})}
+	e := authz.NewEngine(authz.Options{Timeout: 100 * time.Millisecond, MaxInFlight: 10})
+	if err := e.Use(context.Background(), policy(t, store, `decision if { not data.scalekit.permissions[input.action.name] }`)); err != nil {
+		t.Fatal(err)
+	}
+	large := []byte(body("wait") + strings.Repeat(" ", 20<<10))
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if _, err := e.Decide(context.Background(), large); err != nil {
+				t.Error(err)
+			}
+		})
+		<-store.entered
+	}
+	if d, err := e.Decide(context.Background(), large); err != nil || d.Allow || d.Reasons[0] != authz.ReasonEvaluationTimeout {
+		t.Errorf("a third large one: %+v, %v", d, err)
+	}
+	if d := decide(t, e, "other"); !d.Allow {
+		t.Errorf("a small one: %+v", d)
+	}
+	go func() {
+		for range store.entered { // the provenance of the waiting ones is read as well
+		}
+	}()
+	close(store.release)
+	wg.Wait()
 }

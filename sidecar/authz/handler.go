@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"errors"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -24,54 +25,55 @@ func NewHandler(engine *Engine, logger *slog.Logger) *Handler {
 // ServeHTTP answers 200 with a decision, allow or deny; 400 for a question that can't be
 // read and 413 for one over [MaxQuestion]; 503 while there is nothing to decide by.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q, refused := readQuestion(r)
+	body, refused := readBody(r)
 	if refused != nil {
 		listener.WriteError(w, refused)
 		return
 	}
-	answer, err := h.answer(r, q)
+	d, err := h.engine.Decide(r.Context(), body)
 	if err != nil {
-		h.failures.Warn("not_ready", "question not answered", "error", err)
-		listener.WriteError(w, &listener.Error{
-			Status: http.StatusServiceUnavailable, Code: "not_ready",
-			Message: "Postern has nothing to decide by yet; ask /readyz?verbose on the admin listener", RetryAfter: time.Second,
-		})
+		listener.WriteError(w, h.refuse(err))
 		return
+	}
+	answer, d := encode(d)
+	if d.trouble != "" {
+		h.failures.Warn(d.Reasons[0], "evaluation failed", "trouble", d.trouble, "decision_id", d.ID, "reason", d.Reasons[0],
+			"policy_revision", d.PolicyRevision, "request_id", w.Header().Get("X-Request-ID"))
 	}
 	listener.WriteEncoded(w, http.StatusOK, answer)
 }
 
-func (h *Handler) answer(r *http.Request, q Question) ([]byte, error) {
-	d, err := h.engine.Decide(r.Context(), q)
-	if err != nil {
-		return nil, err
+// refuse is the status map of what isn't a decision.
+func (h *Handler) refuse(err error) *listener.Error {
+	var malformed *MalformedError
+	if errors.As(err, &malformed) {
+		return &listener.Error{Status: http.StatusBadRequest, Code: "malformed_question", Message: err.Error()}
 	}
-	answer, err := d.AppendJSON(make([]byte, 0, 512))
-	if err != nil {
-		// What the policy adds can't be told, so the decision can't be, either.
-		d.Allow, d.extra = false, nil
-		d.Reasons, d.Message, d.trouble = []string{ReasonEvaluationError}, err.Error(), err.Error()
-		answer, err = d.AppendJSON(nil)
+	h.failures.Warn("not_ready", "question not answered", "error", err)
+	return &listener.Error{
+		Status: http.StatusServiceUnavailable, Code: "not_ready",
+		Message: "Postern has nothing to decide by yet; ask /readyz?verbose on the admin listener", RetryAfter: time.Second,
 	}
-	if d.trouble != "" {
-		h.failures.Warn(d.Reasons[0], "evaluation failed", "trouble", d.trouble, "decision_id", d.ID, "reason", d.Reasons[0], "policy_revision", d.PolicyRevision)
-	}
-	return answer, err
 }
 
-func readQuestion(r *http.Request) (Question, *listener.Error) {
+// encode returns the answer, and the decision that it tells: where what the policy adds
+// can't be told, that is a deny.
+func encode(d Decision) ([]byte, Decision) {
+	answer, err := d.AppendJSON(make([]byte, 0, 512))
+	if err == nil {
+		return answer, d
+	}
+	d.Allow, d.extra = false, nil
+	d.Reasons, d.Message, d.trouble = []string{ReasonEvaluationError}, err.Error(), err.Error()
+	answer, _ = d.AppendJSON(nil) // nothing is left of what could fail
+	return answer, d
+}
+
+func readBody(r *http.Request) ([]byte, *listener.Error) {
 	if !acceptsAsJSON(r.Header.Get("Content-Type")) {
-		return Question{}, &listener.Error{Status: http.StatusBadRequest, Code: "content_type_unsupported", Message: "send the question with Content-Type: application/json"}
+		return nil, &listener.Error{Status: http.StatusBadRequest, Code: "content_type_unsupported", Message: "send the question with Content-Type: application/json"}
 	}
-	body, refused := listener.ReadBody(r, MaxQuestion)
-	if refused != nil {
-		return Question{}, refused
-	}
-	q, err := ParseQuestion(body)
-	if err != nil {
-		return Question{}, &listener.Error{Status: http.StatusBadRequest, Code: "malformed_question", Message: err.Error()}
-	}
-	return q, nil
+	return listener.ReadBody(r, MaxQuestion)
 }
 
 // acceptsAsJSON takes JSON and a request that doesn't say what it is.

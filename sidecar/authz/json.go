@@ -15,6 +15,12 @@ const (
 	maxDepth        = 64  // nested arrays and objects
 	maxNumberLength = 64  // characters of one number
 	maxExponent     = 400 // beyond float64's range; a larger one would cost OPA memory without bound
+	// maxMembers bounds one object. OPA's objects are hash maps whose hash knows no secret, so
+	// that whoever writes the keys can make all of them collide.
+	maxMembers = 1000
+	// maxValues bounds the values of a question: each takes some 200 bytes once it is read,
+	// and may be written in two.
+	maxValues = 50_000
 )
 
 // parseJSON reads exactly one JSON value into OPA's representation, which saves the
@@ -39,8 +45,9 @@ func parseJSON(text string) (ast.Value, error) {
 }
 
 type jsonParser struct {
-	text string
-	at   int
+	text   string
+	at     int
+	values int // read so far
 }
 
 func (p *jsonParser) errorf(format string, arguments ...any) error {
@@ -67,6 +74,9 @@ func (p *jsonParser) skipSpace() {
 }
 
 func (p *jsonParser) value(depth int) (ast.Value, error) {
+	if p.values++; p.values > maxValues {
+		return nil, p.errorf("want at most %d values", maxValues)
+	}
 	switch c := p.peek(); {
 	case c == '{':
 		return p.object(depth + 1)
@@ -139,6 +149,9 @@ func (p *jsonParser) object(depth int) (ast.Value, error) {
 		object.Insert(ast.InternedTerm(key), ast.NewTerm(value))
 		if object.Len() != members {
 			return nil, p.errorf("want each key once in an object, got %.40q again", key)
+		}
+		if members > maxMembers {
+			return nil, p.errorf("want at most %d members in an object", maxMembers)
 		}
 		if more, err = p.next('}'); err != nil {
 			return nil, err

@@ -62,7 +62,7 @@ func FuzzParseJSON(f *testing.F) {
 
 // stricter reports whether err names one of the reasons to refuse what encoding/json takes.
 func stricter(err error) bool {
-	for _, reason := range []string{"UTF-8", "surrogates in pairs", "each key once", "nested values", "of at most", "exponent"} {
+	for _, reason := range []string{"UTF-8", "surrogates in pairs", "each key once", "nested values", "of at most", "want at most", "exponent"} {
 		if strings.Contains(err.Error(), reason) {
 			return true
 		}
@@ -240,4 +240,13 @@ func BenchmarkParseQuestion(b *testing.B) {
 			}
 		}
 	})
+}
+
+// What a policy adds and can't be told doesn't get through as an allow.
+func TestAnAnswerThatCantBeToldIsADeny(t *testing.T) {
+	d := Decision{Allow: true, Reasons: []string{"granted"}, ID: "id", extra: ast.NewObject(ast.Item(ast.StringTerm("x"), ast.VarTerm("unbound")))}
+	answer, told := encode(d)
+	if told.Allow || told.Reasons[0] != ReasonEvaluationError || !strings.Contains(string(answer), `"decision":false`) || !json.Valid(answer) {
+		t.Errorf("got %s", answer)
+	}
 }
