@@ -48,8 +48,8 @@ func (c *catalogConfig) control(ctx context.Context) (*http.Client, bool, error)
 }
 
 // open opens the catalogue of a stopped sidecar.
-func (c *catalogConfig) open(environmentID string, readOnly bool) (*catalog.Catalog, error) {
-	return catalog.Open(catalog.Options{Dir: c.dataDir, EnvironmentID: environmentID, LRUSize: 1, ReadOnly: readOnly})
+func (c *catalogConfig) open(ctx context.Context, environmentID string, readOnly bool) (*catalog.Catalog, error) {
+	return catalog.Open(ctx, catalog.Options{Dir: c.dataDir, EnvironmentID: environmentID, LRUSize: 1, ReadOnly: readOnly})
 }
 
 // ask sends one request to the running sidecar; the caller closes the body.
@@ -92,7 +92,7 @@ func (c *catalogConfig) dump(ctx context.Context, _ []string, std streams) (err 
 		_, err = io.Copy(std.stdout, body)
 		return errors.Join(err, body.Close())
 	}
-	opened, err := c.open("", true)
+	opened, err := c.open(ctx, "", true)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, st
 		return err
 	}
 	// A new catalogue becomes one of the dump's environment.
-	opened, err := c.open(dump.Header.EnvironmentID, false)
+	opened, err := c.open(ctx, dump.Header.EnvironmentID, false)
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (c *catalogConfig) report(ctx context.Context) (report catalog.Report, err 
 		}
 		return report, errors.Join(json.NewDecoder(body).Decode(&report), body.Close())
 	}
-	opened, err := c.open("", true)
+	opened, err := c.open(ctx, "", true)
 	if err != nil {
 		return report, err
 	}

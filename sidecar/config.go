@@ -211,6 +211,9 @@ func text(into *string) func([]string) error {
 func joined(into *string) func([]string) error {
 	return func(values []string) error {
 		*into = strings.Join(values, "\n")
+		if strings.TrimSpace(*into) == "" {
+			return errors.New("want a value that isn't empty")
+		}
 		return nil
 	}
 }

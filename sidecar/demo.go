@@ -124,11 +124,14 @@ func (s *stage) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.sidecar, err = startChild(ctx, executable,
+	started, err := startChild(ctx, executable,
 		"--authorize-addr=127.0.0.1:0", "--webhook-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0",
 		"--data-dir="+filepath.Join(s.dir, "data"),
 		"--webhook-secret-file="+s.secretFile(), "--environment-id="+demoEnvironment,
 	)
+	if err == nil {
+		s.sidecar = started
+	}
 	return err
 }
 

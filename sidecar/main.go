@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -24,6 +25,9 @@ const (
 	exitUsage   = 2
 )
 
+// exitWithin is how long the process may go on after the signal to end.
+const exitWithin = drainWithin + 1500*time.Millisecond
+
 // streams are the three that a process has.
 type streams struct {
 	stdin          io.Reader
@@ -32,8 +36,10 @@ type streams struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// After the first signal a second one ends the process at once.
+	// After the first signal a second one ends the process at once, and time does so, too: the
+	// log may be a pipe that nobody reads any more.
 	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(exitWithin, func() { os.Exit(exitFailure) }) })
 	err := run(ctx, os.Args[1:], os.Environ(), streams{os.Stdin, os.Stdout, os.Stderr})
 	if err == nil {
 		return
@@ -67,7 +73,7 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	arguments, warnings, err := load(v.settings, rest, environ)
+	arguments, warnings, err := load(v.settings, allSettings(verbs), rest, environ)
 	for _, warning := range warnings {
 		fmt.Fprintln(std.stderr, "postern: warning:", warning)
 	}
@@ -127,6 +133,20 @@ func allVerbs() []verb {
 			example: "postern version", run: printVersion,
 		},
 	}
+}
+
+// allSettings joins the tables of all verbs, each name once.
+func allSettings(verbs []verb) (all []setting) {
+	seen := map[string]bool{}
+	for _, v := range verbs {
+		for _, s := range v.settings {
+			if !seen[s.name] {
+				seen[s.name] = true
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 func findVerb(verbs []verb, args []string) (verb, []string, error) {
@@ -195,6 +215,10 @@ func (c *config) run(ctx context.Context, _ []string, std streams) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	// Before anything else: by default the signal ends the process.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	logger := newLogger(std.stderr, c.logFormat, c.logLevel)
 	if err := tuneRuntime(); err != nil {
 		logger.Warn("memory limit not known, set GOMEMLIMIT", "error", err)
@@ -203,9 +227,6 @@ func (c *config) run(ctx context.Context, _ []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	return s.serve(ctx, hangups)
 }
 

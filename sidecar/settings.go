@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/spf13/pflag"
@@ -57,13 +58,16 @@ type given struct {
 
 // load fills every setting of the table: flag over environment over file over default.
 // It returns the arguments that aren't flags, and warnings, which stand beside an error, too.
-func load(table []setting, args, environ []string) (rest, warnings []string, err error) {
-	env, warnings := readEnvironment(table, environ)
+//
+// known are the settings of all verbs: one file and one environment serve them all, so that
+// what another verb knows is no mistake.
+func load(table, known []setting, args, environ []string) (rest, warnings []string, err error) {
+	env, warnings := readEnvironment(known, environ)
 	flags, rest, err := readFlags(table, args)
 	if err != nil {
 		return nil, warnings, err
 	}
-	file, err := readConfigFile(table, flags, env)
+	file, err := readConfigFile(known, flags, env)
 	if err != nil {
 		return nil, warnings, err
 	}
@@ -269,6 +273,9 @@ func nodeValues(s setting, node *yaml.Node) ([]string, error) {
 	if node.Kind != yaml.SequenceNode || !s.repeat {
 		return nil, errors.New("want one value")
 	}
+	if len(node.Content) == 0 {
+		return nil, errors.New("want at least one value")
+	}
 	var values []string
 	for _, element := range node.Content {
 		if element.Kind != yaml.ScalarNode {
@@ -279,11 +286,15 @@ func nodeValues(s setting, node *yaml.Node) ([]string, error) {
 	return values, nil
 }
 
-// readSmallFile reads a file of at most bytes.
+// readSmallFile reads a regular file that has no more than most bytes. It refuses another
+// kind: a pipe could keep its reader waiting for ever.
 func readSmallFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("want %s to be a regular file", path), err, f.Close())
 	}
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err := errors.Join(err, f.Close()); err != nil {

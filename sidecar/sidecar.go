@@ -30,6 +30,9 @@ const (
 	maintenanceWithin = 10 * time.Minute // a dump of a large catalogue over the control socket
 )
 
+// mostConnections bounds the listeners that other machines reach.
+var mostConnections = map[string]int{"webhook": 512, "admin": 64}
+
 // sidecar is the running thing, and the one place that knows every room.
 type sidecar struct {
 	config    config
@@ -70,7 +73,7 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 	if err := s.readFollowed(); err != nil {
 		return s, usagef("%v", err)
 	}
-	if err := s.openCatalog(); err != nil {
+	if err := s.openCatalog(ctx); err != nil {
 		return s, err
 	}
 	s.engine = authz.NewEngine(authz.Options{
@@ -83,8 +86,8 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 	return s, s.listen()
 }
 
-func (s *sidecar) openCatalog() (err error) {
-	s.catalog, err = catalog.Open(catalog.Options{
+func (s *sidecar) openCatalog(ctx context.Context) (err error) {
+	s.catalog, err = catalog.Open(ctx, catalog.Options{
 		Dir:           s.config.dataDir,
 		EnvironmentID: s.config.environmentID,
 		LRUSize:       s.config.lruSize,
@@ -221,6 +224,9 @@ func (s *sidecar) add(name string, a listener.Address, handler http.Handler, wit
 	l, err := a.Listen(mode)
 	if err != nil {
 		return fmt.Errorf("%s listener: %w", name, err)
+	}
+	if most := mostConnections[name]; most > 0 {
+		l = listener.Limit(l, most)
 	}
 	server := listener.NewServer(handler, within, s.logger.With("listener", name))
 	if name == "webhook" && s.cert != nil {

@@ -101,8 +101,9 @@ type Catalog struct {
 	closeErr  error
 }
 
-// Open opens the catalogue in o.Dir, or makes a new one there.
-func Open(o Options) (*Catalog, error) {
+// Open opens the catalogue in o.Dir, or makes a new one there. It reads the whole file once,
+// which ctx may end.
+func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if !o.ReadOnly {
 		if err := makeDirectory(o.Dir); err != nil {
 			return nil, fmt.Errorf("making the data directory: %w", err)
@@ -112,7 +113,7 @@ func Open(o Options) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := openLocked(o, unlock)
+	c, err := openLocked(ctx, o, unlock)
 	if err != nil {
 		return nil, errors.Join(err, unlock())
 	}
@@ -137,7 +138,7 @@ func makeDirectory(dir string) error {
 	return syncDirectory(parent)
 }
 
-func openLocked(o Options, unlock func() error) (*Catalog, error) {
+func openLocked(ctx context.Context, o Options, unlock func() error) (*Catalog, error) {
 	path := filepath.Join(o.Dir, FileName)
 	if !o.ReadOnly {
 		if err := createIfAbsent(path); err != nil {
@@ -156,7 +157,7 @@ func openLocked(o Options, unlock func() error) (*Catalog, error) {
 	if o.ReadOnly {
 		return c, nil
 	}
-	if err := c.refuseUnsound(); err != nil {
+	if err := c.refuseUnsound(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	c.writer = startWriter(c)
@@ -166,8 +167,8 @@ func openLocked(o Options, unlock func() error) (*Catalog, error) {
 // refuseUnsound reads the whole file before the first write to it. A flipped bit in a key
 // would make a deleted permission look like one never seen, and one in the list of free
 // pages would have good records overwritten.
-func (c *Catalog) refuseUnsound() error {
-	report, err := c.Verify(context.Background())
+func (c *Catalog) refuseUnsound(ctx context.Context) error {
+	report, err := c.Verify(ctx)
 	if err == nil && len(report.Problems) > 0 {
 		err = fmt.Errorf("%w: %s isn't sound: %s; `postern catalog verify` tells all; restore it from a dump into another --data-dir, or move it away to start empty",
 			ErrFile, c.db.Path(), report.Problems[0])

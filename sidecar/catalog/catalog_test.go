@@ -29,7 +29,7 @@ func open(t testing.TB, dir string, change ...func(*catalog.Options)) *catalog.C
 	for _, c := range change {
 		c(&o)
 	}
-	c, err := catalog.Open(o)
+	c, err := catalog.Open(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func open(t testing.TB, dir string, change ...func(*catalog.Options)) *catalog.C
 // sound fails the test unless the file of a closed catalogue in dir is in order.
 func sound(t testing.TB, dir string) catalog.Report {
 	t.Helper()
-	c, err := catalog.Open(catalog.Options{Dir: dir, ReadOnly: true})
+	c, err := catalog.Open(context.Background(), catalog.Options{Dir: dir, ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestOpenRefuses(t *testing.T) {
 				test.options.Dir = dir
 			}
 			before, _ := os.ReadFile(filepath.Join(dir, catalog.FileName))
-			c, err := catalog.Open(test.options)
+			c, err := catalog.Open(context.Background(), test.options)
 			if err == nil {
 				closeNow(t, c)
 			}
@@ -474,7 +474,7 @@ func TestADamagedRecordIsAnErrorAndNotAbsence(t *testing.T) {
 			apply(t, c, event(permission.Created, 1, "1", "a"), event(permission.Created, 2, "2", "b"))
 			closeNow(t, c)
 			put(t, dir, bucket, map[string]string{"states": "perm_1", "names": "a"}[bucket], "damaged")
-			if _, err := catalog.Open(catalog.Options{Dir: dir}); !errors.Is(err, catalog.ErrFile) || !strings.Contains(err.Error(), "isn't sound") {
+			if _, err := catalog.Open(context.Background(), catalog.Options{Dir: dir}); !errors.Is(err, catalog.ErrFile) || !strings.Contains(err.Error(), "isn't sound") {
 				t.Errorf("opened for writing: %v", err)
 			}
 			c = open(t, dir, func(o *catalog.Options) { o.ReadOnly = true })
@@ -524,7 +524,7 @@ func TestFlippedBits(t *testing.T) {
 		damaged[at] ^= 1 << random.IntN(8)
 		broken := t.TempDir()
 		write(t, broken, damaged)
-		c, err := catalog.Open(catalog.Options{Dir: broken, LRUSize: 1})
+		c, err := catalog.Open(context.Background(), catalog.Options{Dir: broken, LRUSize: 1})
 		if err != nil {
 			continue
 		}

@@ -20,7 +20,7 @@ var errInjected = errors.New("injected")
 
 func openHooked(t testing.TB, dir string, h hooks, lruSize int) *Catalog {
 	t.Helper()
-	c, err := Open(Options{Dir: dir, EnvironmentID: permissiontest.EnvironmentID, LRUSize: lruSize, MaxDocument: Limit{10_000, 1 << 30}, hooks: h})
+	c, err := Open(context.Background(), Options{Dir: dir, EnvironmentID: permissiontest.EnvironmentID, LRUSize: lruSize, MaxDocument: Limit{10_000, 1 << 30}, hooks: h})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func compareWithFile(t *testing.T, c *Catalog, dir string) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	reopened, err := Open(Options{Dir: dir, ReadOnly: true})
+	reopened, err := Open(context.Background(), Options{Dir: dir, ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}

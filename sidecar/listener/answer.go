@@ -61,7 +61,7 @@ var (
 	cacheNothing    = []string{"no-store"}
 )
 
-// ReadBody reads a whole request body of at most bytes. It refuses an encoded
+// ReadBody reads a whole request body that has no more than most bytes. It refuses an encoded
 // body with 400, since a small one can grow without end, a longer one with 413, and
 // one that breaks off with 400.
 func ReadBody(r *http.Request, most int64) ([]byte, *Error) {

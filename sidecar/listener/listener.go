@@ -75,8 +75,8 @@ func IsLoopbackHost(host string) bool {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		host = strings.TrimSuffix(inner, "]")
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
@@ -157,13 +157,15 @@ type unixListener struct {
 // Addr returns the published path, not the one that the socket was bound to.
 func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// Close stops listening and removes the socket, unless another one stands there by now.
+// Close stops listening and removes the socket, unless another one stands there by now. It
+// removes first, so that it can't take the socket of a successor.
 func (l *unixListener) Close() error {
-	if err := l.Listener.Close(); err != nil {
-		return err
+	found, err := os.Lstat(l.path)
+	if err == nil && os.SameFile(found, l.socket) {
+		err = os.Remove(l.path)
 	}
-	if found, err := os.Lstat(l.path); err != nil || !os.SameFile(found, l.socket) {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // it was closed before, or somebody tidied up
 	}
-	return os.Remove(l.path)
+	return errors.Join(err, l.Listener.Close())
 }

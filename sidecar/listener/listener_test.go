@@ -153,6 +153,8 @@ func TestLocalOnly(t *testing.T) {
 		{"evil.example" + port, "", 403, "host_forbidden"},
 		{"127.0.0.1.evil.example", "", 403, "host_forbidden"},
 		{"10.0.0.1", "", 403, "host_forbidden"},
+		{"127.0.0.1:evil", "", 403, "host_forbidden"},
+		{"[127.0.0.1", "", 403, "host_forbidden"},
 		{"localhost" + port, "http://localhost" + port, 200, ""},
 		{"localhost" + port, "http://localhost:1", 403, "origin_forbidden"},
 		{"localhost" + port, "https://evil.example", 403, "origin_forbidden"},
@@ -165,6 +167,16 @@ func TestLocalOnly(t *testing.T) {
 		if response, code := ask(t, server, test.host, headers); response.StatusCode != test.status || code != test.code {
 			t.Errorf("host %q, origin %q: got %d %s", test.host, test.origin, response.StatusCode, code)
 		}
+	}
+}
+
+func TestTwoOriginsAreRefused(t *testing.T) {
+	request := httptest.NewRequest(http.MethodGet, "http://localhost/", nil)
+	request.Header["Origin"] = []string{"http://localhost", "https://evil.example"}
+	w := httptest.NewRecorder()
+	listener.LocalOnly(http.HandlerFunc(ok)).ServeHTTP(w, request)
+	if w.Code != http.StatusForbidden {
+		t.Errorf("got %d", w.Code)
 	}
 }
 

@@ -3,9 +3,12 @@ package listener
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // MaxHeaderBytes bounds the headers of a request; a larger set is answered with 431
@@ -17,14 +20,14 @@ const maxRequestID = 128
 
 // NewServer returns a server whose every wait is bounded: a peer gets 5 s for its
 // headers and 15 s for the whole request (the slow-loris attack), answerWithin for
-// taking the answer, and an idle connection is closed after two minutes.
+// taking the answer, and an idle connection is closed after half a minute.
 func NewServer(handler http.Handler, answerWithin time.Duration, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           Contain(handler, logger),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      answerWithin,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    MaxHeaderBytes,
 		// OPTIONS * goes through the handler, and its guards, like everything else.
 		DisableGeneralOptionsHandler: true,
@@ -71,6 +74,13 @@ func echoable(id string) bool {
 		}
 	}
 	return true
+}
+
+// Limit bounds the connections of l that are open at once; further ones wait to be
+// accepted. Listeners that other machines reach have such a bound, so that a flood of
+// connections leaves file descriptors for the decision API.
+func Limit(l net.Listener, connections int) net.Listener {
+	return netutil.LimitListener(l, connections)
 }
 
 // NotFound answers a path that no listener knows.
