@@ -413,6 +413,9 @@ func TestDocumentPaths(t *testing.T) {
 	if _, err := d.NewTransaction(context.Background(), storage.WriteParams); err == nil {
 		t.Error("a write transaction was given out")
 	}
+	if err := d.Truncate(context.Background(), txn, storage.TransactionParams{}, nil); err == nil {
+		t.Error("it was truncated")
+	}
 }
 
 func TestWholeDocument(t *testing.T) {
@@ -451,16 +454,18 @@ func TestWholeDocument(t *testing.T) {
 }
 
 func TestWholeDocumentByteLimit(t *testing.T) {
-	c := open(t, t.TempDir(), func(o *catalog.Options) { o.MaxDocument = catalog.Limit{Records: 100, Bytes: 60} })
+	only := event(permission.Created, 1, "1", "a")
+	size := int64(len(only.PermissionID) + len(only.Name) + len(only.Description) + len(only.ID))
+	c := open(t, t.TempDir(), func(o *catalog.Options) { o.MaxDocument = catalog.Limit{Records: 100, Bytes: size} })
 	d := c.Document(inmem.NewFromObject(map[string]any{}))
-	apply(t, c, event(permission.Created, 1, "1", "a"))
+	apply(t, c, only)
 	if got := read(t, c, "scalekit", "permissions"); len(got.(map[string]any)) != 1 {
 		t.Errorf("got %v", got)
 	}
 	apply(t, c, event(permission.Created, 1, "2", "b"))
 	txn := begin(t, d)
 	defer d.Abort(context.Background(), txn)
-	if _, err := d.Read(context.Background(), txn, storage.Path{"scalekit", "permissions"}); err == nil || !strings.Contains(err.Error(), "60 bytes") {
+	if _, err := d.Read(context.Background(), txn, storage.Path{"scalekit", "permissions"}); err == nil || !strings.Contains(err.Error(), fmt.Sprint(size, " bytes")) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -80,6 +80,10 @@ func TestADumpOfACompleteCatalogueCompletes(t *testing.T) {
 	if !strings.Contains(dump(t, into), `"complete":true`) {
 		t.Error("its dump isn't, either")
 	}
+	restore(t, into, dump(t, from))
+	if !into.Sync().Complete {
+		t.Error("the dump of an incomplete one took it back")
+	}
 }
 
 func TestRestoreKeepsWhatIsNewer(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -366,5 +367,110 @@ func TestConcurrentEventsShareCommitsAndFailAlone(t *testing.T) {
 	const good = events - events/10
 	if got := c.Sync(); got.Count != before.Count+good || got.Revision-before.Revision >= good {
 		t.Errorf("from %+v to %+v: each of %d events had a commit of its own, or was lost", before, got, good)
+	}
+}
+
+// The whole document of an old revision: names that changed in two later commits, and twice
+// in one, are what they were at first.
+func TestAnOldWholeDocument(t *testing.T) {
+	c := openHooked(t, t.TempDir(), hooks{}, 10)
+	mustApply(t, c, described(permission.Created, 1, "a", "one"), described(permission.Created, 1, "b", "one"))
+	pinned := c.current.Load()
+	mustApply(t, c, described(permission.Updated, 2, "a", "two"), described(permission.Updated, 3, "a", "three"))
+	_, err := c.submit(context.Background(), func(tr *transaction) (permission.Outcome, error) {
+		for _, e := range []permission.Event{described(permission.Updated, 4, "b", "two"), described(permission.Updated, 5, "b", "three")} {
+			if _, err := tr.applyEvent(e.State()); err != nil {
+				return "", err
+			}
+		}
+		return permission.OutcomeApplied, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := c.whole(context.Background(), pinned, livePermissions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		record := whole.Get(ast.StringTerm(name)).Value.(ast.Object)
+		if got := record.Get(keyDescription).Value.(ast.String); got != "one" {
+			t.Errorf("%s: the old document says %s", name, got)
+		}
+		if got := descriptionAt(t, c, pinned, name); got != "one" {
+			t.Errorf("%s: the old record says %s", name, got)
+		}
+	}
+}
+
+// A revision within the limit can be read as a whole although the next one is beyond it.
+func TestTheLimitIsThatOfTheAskedRevision(t *testing.T) {
+	c, err := Open(context.Background(), Options{Dir: t.TempDir(), LRUSize: 1, MaxDocument: Limit{Records: 2, Bytes: 1000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	mustApply(t, c, described(permission.Created, 1, "a", ""), described(permission.Created, 1, "b", ""))
+	pinned := c.current.Load()
+	mustApply(t, c, described(permission.Created, 1, "c", ""))
+	if whole, err := c.whole(context.Background(), pinned, livePermissions); err != nil || whole.Len() != 2 {
+		t.Errorf("got %v, %v", whole, err)
+	}
+	if _, err := c.whole(context.Background(), c.current.Load(), livePermissions); err == nil {
+		t.Error("three records were read with a limit of two")
+	}
+}
+
+// A name whose index leads to another permission is an error.
+func TestAnIndexThatLeadsElsewhere(t *testing.T) {
+	c := openHooked(t, t.TempDir(), hooks{}, 1)
+	mustApply(t, c, described(permission.Created, 1, "a", ""), described(permission.Created, 1, "b", ""))
+	err := c.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketNames).Put([]byte("a"), seal(bucketNames, []byte("a"), []byte("perm_b")))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := c.lookup(c.current.Load(), "a"); err == nil {
+		t.Errorf("got %v", e)
+	}
+}
+
+// While a commit hangs the queue fills, and the next request is told so after a while;
+// those in the queue are answered when the commit goes on.
+func TestAFullQueue(t *testing.T) {
+	var hanging atomic.Bool
+	entered, release := make(chan struct{}), make(chan struct{})
+	c := openHooked(t, t.TempDir(), hooks{commit: func(tx *bbolt.Tx) error {
+		if hanging.CompareAndSwap(true, false) {
+			close(entered)
+			<-release
+		}
+		return tx.Commit()
+	}}, 1)
+	hanging.Store(true)
+	var wg sync.WaitGroup
+	send := func(i int) {
+		wg.Go(func() {
+			if _, err := c.Apply(context.Background(), described(permission.Created, 1, fmt.Sprint(i), "")); err != nil {
+				t.Errorf("event %d: %v", i, err)
+			}
+		})
+	}
+	send(0)
+	<-entered
+	for i := range queueLength {
+		send(1 + i)
+	}
+	for len(c.writer.queue) < queueLength {
+		runtime.Gosched()
+	}
+	if _, err := c.Apply(context.Background(), described(permission.Created, 1, "late", "")); !errors.Is(err, ErrBusy) {
+		t.Errorf("got %v", err)
+	}
+	close(release)
+	wg.Wait()
+	if got := c.Sync().Count; got != 1+queueLength {
+		t.Errorf("%d permissions", got)
 	}
 }

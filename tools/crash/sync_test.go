@@ -48,6 +48,9 @@ func TestAnEventIsSyncedBeforeItIsAcknowledged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !newFileSynced.MatchString(string(recorded)) {
+		t.Error("the directory of a new catalogue isn't synced: a power cut could take the file away")
+	}
 	acknowledged, err := acknowledgedAfterSync(string(recorded))
 	if err != nil || acknowledged != 5 {
 		t.Errorf("%d events acknowledged: %v", acknowledged, err)
@@ -59,7 +62,7 @@ func runTraced(t *testing.T, postern, trace, data string) (address string, stop 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	command := exec.CommandContext(ctx, "strace", "-f", "-y", "-s", "40", "-e", "trace=pwrite64,fdatasync,fsync,write", "-o", trace,
+	command := exec.CommandContext(ctx, "strace", "-f", "-y", "-s", "40", "-e", "trace=pwrite64,fdatasync,fsync,write,rename,renameat,renameat2", "-o", trace,
 		postern, "run", "--authorize-addr=127.0.0.1:0", "--webhook-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0",
 		"--data-dir="+data, "--webhook-secret="+secret, "--environment-id="+environment)
 	logs, err := command.StderrPipe()
@@ -97,10 +100,11 @@ func runTraced(t *testing.T, postern, trace, data string) (address string, stop 
 }
 
 var (
-	written = regexp.MustCompile(`pwrite64\(\d+<[^>]*catalog\.db>`)
-	synced  = regexp.MustCompile(`fdatasync\(\d+<[^>]*catalog\.db>\)? *(= 0|<unfinished)?`)
-	resumed = regexp.MustCompile(`fdatasync resumed>.*= 0`)
-	created = regexp.MustCompile(`write\(\d+<(TCP|socket)[^>]*>, "HTTP/1\.1 201`)
+	written       = regexp.MustCompile(`pwrite64\(\d+<[^>]*catalog\.db>`)
+	synced        = regexp.MustCompile(`fdatasync\(\d+<[^>]*catalog\.db>\)? *(= 0|<unfinished)?`)
+	resumed       = regexp.MustCompile(`fdatasync resumed>.*= 0`)
+	newFileSynced = regexp.MustCompile(`(?s)rename[a-z0-9]*\([^\n]*catalog\.db\.new[^\n]*= 0.*fsync\(\d+<[^>]*/data>\) *= 0`)
+	created       = regexp.MustCompile(`write\(\d+<(TCP|socket)[^>]*>, "HTTP/1\.1 201`)
 )
 
 // acknowledgedAfterSync reads a trace and counts the 201s. It returns an error if one was
