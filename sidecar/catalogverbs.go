@@ -15,7 +15,7 @@ import (
 	"github.com/postern-authz/postern/sidecar/catalog"
 )
 
-// catalogConfig is what the catalogue's verbs run with.
+// catalogConfig is what the catalog's verbs run with.
 type catalogConfig struct {
 	dataDir       string
 	controlSocket string
@@ -26,7 +26,7 @@ func (c *catalogConfig) settings() []setting {
 }
 
 // control returns a client of the running sidecar's control socket, or false when no
-// sidecar runs: the verb then opens the catalogue itself.
+// sidecar runs: the verb then opens the catalog itself.
 func (c *catalogConfig) control(ctx context.Context) (*http.Client, bool, error) {
 	if c.controlSocket == "" {
 		c.controlSocket = controlSocketIn(c.dataDir)
@@ -47,7 +47,7 @@ func (c *catalogConfig) control(ctx context.Context) (*http.Client, bool, error)
 	}}}, true, nil
 }
 
-// open opens the catalogue of a stopped sidecar.
+// open opens the catalog of a stopped sidecar.
 func (c *catalogConfig) open(ctx context.Context, environmentID string, readOnly bool) (*catalog.Catalog, error) {
 	return catalog.Open(ctx, catalog.Options{Dir: c.dataDir, EnvironmentID: environmentID, LRUSize: 1, ReadOnly: readOnly})
 }
@@ -129,7 +129,7 @@ func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, st
 	if err != nil {
 		return err
 	}
-	// A new catalogue becomes one of the dump's environment.
+	// A new catalog becomes one of the dump's environment.
 	opened, err := c.open(ctx, dump.Header.EnvironmentID, false)
 	if err != nil {
 		return err
@@ -141,8 +141,8 @@ func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, st
 	return errors.Join(err, opened.Close())
 }
 
-// errUnsound ends `catalog verify` of a catalogue with problems, which it printed.
-var errUnsound = errors.New("the catalogue is not sound; restore it from a dump, or move it away to start empty")
+// errUnsound ends `catalog verify` of a catalog with problems, which it printed.
+var errUnsound = errors.New("the catalog is not sound; restore it from a dump, or move it away to start empty")
 
 func (c *catalogConfig) verify(ctx context.Context, _ []string, std streams) error {
 	report, err := c.report(ctx)

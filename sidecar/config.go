@@ -120,7 +120,7 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 		},
 		{
 			name: "on-incomplete", initial: "deny", set: oneOf(&c.onIncomplete, "deny", "defer"),
-			help: "while the catalogue is incomplete, a permission never seen is denied (deny) or judged by the grant alone (defer)",
+			help: "while the catalog is incomplete, a permission never seen is denied (deny) or judged by the grant alone (defer)",
 		},
 		{
 			name: "log-level", initial: "info", set: logLevel(&c.logLevel),
@@ -151,7 +151,7 @@ func environmentSetting(into *string) setting {
 func dataDirSetting(into *string) setting {
 	return setting{
 		name: "data-dir", initial: "./postern-data", set: text(into),
-		help: "directory of the durable catalogue, for one process at a time",
+		help: "directory of the durable catalog, for one process at a time",
 	}
 }
 

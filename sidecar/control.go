@@ -27,12 +27,12 @@ const largestDump = 4 << 30
 // restored is the answer to a restore.
 type restored struct {
 	States   int    `json:"states"`  // in the dump
-	Changed  int    `json:"changed"` // in the catalogue
+	Changed  int    `json:"changed"` // in the catalog
 	Revision uint64 `json:"revision"`
 	Digest   string `json:"digest"`
 }
 
-// serveDump spools the dump first: the catalogue must not wait for the peer.
+// serveDump spools the dump first: the catalog must not wait for the peer.
 func (s *sidecar) serveDump(w http.ResponseWriter, r *http.Request) {
 	spool, err := s.spoolDump(r.Context())
 	if err != nil {

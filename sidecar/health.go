@@ -20,7 +20,7 @@ func (s *sidecar) serveLive(w http.ResponseWriter, r *http.Request) {
 	writeChecks(w, r, []check{{"process", true, "up since " + s.startedAt.UTC().Format(time.RFC3339)}})
 }
 
-// serveStarted says that policy and catalogue were loaded.
+// serveStarted says that policy and catalog were loaded.
 func (s *sidecar) serveStarted(w http.ResponseWriter, r *http.Request) {
 	writeChecks(w, r, s.startChecks())
 }

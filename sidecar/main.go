@@ -1,5 +1,5 @@
 // Command postern is a sidecar that knows which permissions still exist. Scalekit's
-// signed webhooks flow into a durable catalogue; an embedded Open Policy Agent decides
+// signed webhooks flow into a durable catalog; an embedded Open Policy Agent decides
 // questions against it on localhost, with the reason and the event it rests on.
 package main
 
@@ -94,7 +94,7 @@ func allVerbs() []verb {
 	c, maintenance, event, demo, health := new(config), new(catalogConfig), new(eventConfig), new(demoConfig), new(healthConfig)
 	return []verb{
 		{
-			name: "run", summary: "run the sidecar: catalogue, decision API, and the webhook receiver when a secret is set",
+			name: "run", summary: "run the sidecar: catalog, decision API, and the webhook receiver when a secret is set",
 			example:  "postern run --webhook-secret-file /etc/postern/webhook-secret --environment-id env_1234567890",
 			settings: c.settings(), run: c.run,
 		},
@@ -109,17 +109,17 @@ func allVerbs() []verb {
 			settings: event.settings(), run: event.send,
 		},
 		{
-			name: "catalog dump", summary: "print the catalogue as JSON lines, of a running or a stopped sidecar",
+			name: "catalog dump", summary: "print the catalog as JSON lines, of a running or a stopped sidecar",
 			example:  "postern catalog dump --data-dir /var/lib/postern > catalog.ndjson",
 			settings: maintenance.settings(), run: maintenance.dump,
 		},
 		{
-			name: "catalog restore", arguments: "FILE", summary: "merge a dump (a file, or - for standard input) into the catalogue",
+			name: "catalog restore", arguments: "FILE", summary: "merge a dump (a file, or - for standard input) into the catalog",
 			example:  "postern catalog restore --data-dir /var/lib/postern catalog.ndjson",
 			settings: maintenance.settings(), run: maintenance.restore,
 		},
 		{
-			name: "catalog verify", summary: "check the catalogue's file, indexes and invariants",
+			name: "catalog verify", summary: "check the catalog's file, indexes and invariants",
 			example:  "postern catalog verify --data-dir /var/lib/postern",
 			settings: maintenance.settings(), run: maintenance.verify,
 		},

@@ -27,7 +27,7 @@ const (
 	drainWithin = 8 * time.Second
 
 	answerWithin      = 30 * time.Second // for every listener but the control socket
-	maintenanceWithin = 10 * time.Minute // a dump of a large catalogue over the control socket
+	maintenanceWithin = 10 * time.Minute // a dump of a large catalog over the control socket
 )
 
 // mostConnections bounds the listeners that other machines reach.
@@ -97,7 +97,7 @@ func (s *sidecar) openCatalog(ctx context.Context) (err error) {
 		return err
 	}
 	at := s.catalog.Sync()
-	s.logger.Info("catalogue loaded", "epoch", at.Epoch, "revision", at.Revision, "permissions", at.Count, "complete", at.Complete)
+	s.logger.Info("catalog loaded", "epoch", at.Epoch, "revision", at.Revision, "permissions", at.Count, "complete", at.Complete)
 	return s.telemetry.ObserveCatalog(func() (permissions, revision int64) {
 		at := s.catalog.Sync()
 		return int64(at.Count), int64(at.Revision)
@@ -296,7 +296,7 @@ func (s *sidecar) maintain(ctx context.Context, hangups <-chan os.Signal) {
 	}
 }
 
-// close stops accepting, lets what is in flight finish, and closes the catalogue last.
+// close stops accepting, lets what is in flight finish, and closes the catalog last.
 func (s *sidecar) close(ctx context.Context) error {
 	s.stopping.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, drainWithin)

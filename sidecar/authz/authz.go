@@ -24,7 +24,7 @@ const (
 	ReasonUndefinedDecision  = "undefined_decision"  // the decision rule had no value for this question
 	ReasonEvaluationError    = "evaluation_error"    // the evaluation failed, or answered neither a boolean nor a decision
 	ReasonEvaluationTimeout  = "evaluation_timeout"  // it took too long, or too many others ran
-	ReasonCatalogUnavailable = "catalog_unavailable" // a read of the catalogue failed while evaluating
+	ReasonCatalogUnavailable = "catalog_unavailable" // a read of the catalog failed while evaluating
 	ReasonPolicyDenied       = "policy_denied"       // the policy said no without a reason
 )
 
@@ -35,9 +35,9 @@ type Decision struct {
 	ID      string   // a random UUID (RFC 9562, version 4), made anew for each decision
 	Message string   // for a person, when the evaluation failed; else empty
 
-	Permission     *Permission // what the catalogue knows of the permission asked for; nil: nothing
-	DataRevision   string      // of the catalogue, in decimal digits
-	EventID        string      // the newest event of the catalogue; empty before the first
+	Permission     *Permission // what the catalog knows of the permission asked for; nil: nothing
+	DataRevision   string      // of the catalog, in decimal digits
+	EventID        string      // the newest event of the catalog; empty before the first
 	AsOf           string      // when that event occurred, RFC 3339 with nine fractional digits
 	PolicyRevision string
 
@@ -45,7 +45,7 @@ type Decision struct {
 	trouble string     // what failed, for the operator's log; empty when the policy decided
 }
 
-// Permission is the catalogue's record of the permission that a question asked for. For
+// Permission is the catalog's record of the permission that a question asked for. For
 // a deleted one EventID names the deletion.
 type Permission struct {
 	ID      string

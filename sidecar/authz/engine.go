@@ -224,7 +224,7 @@ func denyFor(err error) Decision {
 // unavailableDecision denies because of a failed read. What failed is for the operator's
 // log, not for the app.
 func unavailableDecision(err error) Decision {
-	return Decision{Reasons: []string{ReasonCatalogUnavailable}, Message: "the catalogue could not be read", trouble: err.Error()}
+	return Decision{Reasons: []string{ReasonCatalogUnavailable}, Message: "the catalog could not be read", trouble: err.Error()}
 }
 
 // withoutValues says what failed and where. OPA's own text may quote the question, which

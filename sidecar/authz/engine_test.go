@@ -21,7 +21,7 @@ import (
 	"github.com/postern-authz/postern/sidecar/listener"
 )
 
-// document is what a data document of the catalogue looks like to the engine.
+// document is what a data document of the catalog looks like to the engine.
 func document() storage.Store {
 	return inmem.NewFromObjectWithOpts(map[string]any{"scalekit": map[string]any{
 		"permissions": map[string]any{"live": map[string]any{"id": "perm_1", "name": "live", "event_id": "evt_1"}, "listed": map[string]any{"id": "perm_3", "event_id": nil}},

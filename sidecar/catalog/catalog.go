@@ -43,7 +43,7 @@ import (
 	"github.com/postern-authz/postern/sidecar/permission"
 )
 
-// FileName is the name of the catalogue's file inside its directory.
+// FileName is the name of the catalog's file inside its directory.
 const FileName = "catalog.db"
 
 // Errors that callers tell apart.
@@ -51,13 +51,13 @@ var (
 	// ErrLocked: another process has the directory.
 	ErrLocked = errors.New("another process uses this data directory")
 	// ErrEnvironment: the file belongs to another Scalekit environment.
-	ErrEnvironment = errors.New("the catalogue belongs to another environment")
+	ErrEnvironment = errors.New("the catalog belongs to another environment")
 	// ErrFile: the file can't be used as it is. Nothing was written to it.
-	ErrFile = errors.New("the catalogue's file can't be used")
+	ErrFile = errors.New("the catalog's file can't be used")
 	// ErrBusy: the queue of commits stayed full. Nothing changed; try again.
 	ErrBusy = errors.New("the commit queue stayed full")
-	// ErrClosed: the catalogue was closed before it took the request. Nothing changed.
-	ErrClosed = errors.New("the catalogue is closed")
+	// ErrClosed: the catalog was closed before it took the request. Nothing changed.
+	ErrClosed = errors.New("the catalog is closed")
 )
 
 // Options configure [Open].
@@ -83,7 +83,7 @@ type Limit struct {
 	Bytes   int64 // of ids, names, descriptions and event ids
 }
 
-// Catalog is an open catalogue. Its methods may be called concurrently.
+// Catalog is an open catalog. Its methods may be called concurrently.
 type Catalog struct {
 	db          *bbolt.DB
 	unlock      func() error
@@ -101,7 +101,7 @@ type Catalog struct {
 	closeErr  error
 }
 
-// Open opens the catalogue in o.Dir, or makes a new one there. It reads the whole file once,
+// Open opens the catalog in o.Dir, or makes a new one there. It reads the whole file once,
 // which ctx may end.
 func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if !o.ReadOnly {
@@ -142,7 +142,7 @@ func openLocked(ctx context.Context, o Options, unlock func() error) (*Catalog, 
 	path := filepath.Join(o.Dir, FileName)
 	if !o.ReadOnly {
 		if err := createIfAbsent(path); err != nil {
-			return nil, fmt.Errorf("making a new catalogue: %w", err)
+			return nil, fmt.Errorf("making a new catalog: %w", err)
 		}
 	}
 	db, err := openFile(path, o.ReadOnly)
@@ -193,7 +193,7 @@ func lockDirectory(dir string) (func() error, error) {
 	return d.Close, nil
 }
 
-// createIfAbsent makes an empty catalogue under another name, syncs it and renames it
+// createIfAbsent makes an empty catalog under another name, syncs it and renames it
 // into place, so that a crash leaves either no file or a whole one.
 func createIfAbsent(path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
@@ -242,7 +242,7 @@ func syncDirectory(dir string) error {
 
 // mapSize is how much address space the file is mapped into at once. While bbolt maps
 // a file anew it blocks its writer and new readers, so it had better never need to:
-// address space costs nothing. A catalogue beyond it works, with that pause at each doubling.
+// address space costs nothing. A catalog beyond it works, with that pause at each doubling.
 func mapSize() int {
 	if strconv.IntSize == 32 {
 		return 256 << 20
@@ -266,7 +266,7 @@ func openFile(path string, readOnly bool) (db *bbolt.DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w; restore it from a dump, or move it away to start empty", ErrFile, path, err)
 	}
-	db.AllocSize = 1 << 20 // bbolt's 16 MiB steps would make a small catalogue's file 16 MiB long
+	db.AllocSize = 1 << 20 // bbolt's 16 MiB steps would make a small catalog's file 16 MiB long
 	return db, nil
 }
 
@@ -290,7 +290,7 @@ func load(db *bbolt.DB, o Options) (c *Catalog, err error) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrFile, db.Path(), err)
 	}
 	if c.file, err = os.Stat(db.Path()); err != nil {
-		return nil, fmt.Errorf("looking at the catalogue: %w", err)
+		return nil, fmt.Errorf("looking at the catalog: %w", err)
 	}
 	if err := c.claimEnvironment(o); err != nil {
 		return nil, err
@@ -347,17 +347,17 @@ func (c *Catalog) Close() error {
 	return c.closeErr
 }
 
-// Sync is what one revision of the catalogue says of itself.
+// Sync is what one revision of the catalog says of itself.
 type Sync struct {
-	Revision uint64             // grows by one with each commit that changes the catalogue; local to the file
+	Revision uint64             // grows by one with each commit that changes the catalog; local to the file
 	Epoch    string             // names the file: 32 hexadecimal digits, made anew with it
 	EventID  string             // the newest event by Scalekit's clock; empty before the first
 	AsOf     permission.Instant // when that event occurred; zero before the first
-	Complete bool               // a full listing or the dump of a complete catalogue was applied
+	Complete bool               // a full listing or the dump of a complete catalog was applied
 	Count    uint64             // live permissions
 	Digest   permission.Digest  // sum of the contents of the live permissions
 }
 
-// State says how far the catalogue can be trusted to be whole. Webhooks alone can't
+// State says how far the catalog can be trusted to be whole. Webhooks alone can't
 // prove that none was lost.
 func (Sync) State() string { return "unverified" }

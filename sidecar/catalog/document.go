@@ -8,15 +8,15 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 )
 
-// Root is the key under which the catalogue stands in the data document.
+// Root is the key under which the catalog stands in the data document.
 const Root = "scalekit"
 
 // Document is the data document that policies see: data.scalekit comes from the
-// catalogue, everything else from a base store that holds the data of the policy.
+// catalog, everything else from a base store that holds the data of the policy.
 //
 // It serves data.scalekit.permissions[name] and .deleted[name] record by record, .sync,
 // and each of them, or all, as a whole. Within one transaction it answers from one
-// revision. It is an OPA storage.Store for reading; the catalogue changes by events alone.
+// revision. It is an OPA storage.Store for reading; the catalog changes by events alone.
 type Document struct {
 	storage.WritesNotSupported
 	storage.PolicyNotSupported
@@ -25,7 +25,7 @@ type Document struct {
 	base    storage.Store
 }
 
-// Document returns the data document of the catalogue over base. Nothing may write to
+// Document returns the data document of the catalog over base. Nothing may write to
 // base afterwards. What base holds under [Root] is hidden.
 func (c *Catalog) Document(base storage.Store) *Document {
 	return &Document{catalog: c, base: base}
@@ -37,12 +37,12 @@ type pinned struct {
 	at                  *snapshot
 }
 
-// UnavailableError reports that the catalogue could not be read, which says nothing
+// UnavailableError reports that the catalog could not be read, which says nothing
 // about any permission.
 type UnavailableError struct{ cause error }
 
 // Error says what failed.
-func (e *UnavailableError) Error() string { return "reading the catalogue: " + e.cause.Error() }
+func (e *UnavailableError) Error() string { return "reading the catalog: " + e.cause.Error() }
 
 // Unwrap returns what failed.
 func (e *UnavailableError) Unwrap() error { return e.cause }
@@ -90,8 +90,8 @@ func (d *Document) ListPolicies(context.Context, storage.Transaction) ([]string,
 }
 
 // Read returns the document at path as of the transaction's revision: an ast.Value from
-// the catalogue, or what the base store returns. The error is a storage.Error with code
-// NotFoundErr where there is nothing, an [UnavailableError] where the catalogue can't be
+// the catalog, or what the base store returns. The error is a storage.Error with code
+// NotFoundErr where there is nothing, an [UnavailableError] where the catalog can't be
 // read, and otherwise says which limit a whole-document read exceeds.
 func (d *Document) Read(ctx context.Context, txn storage.Transaction, path storage.Path) (any, error) {
 	p, ok := txn.(*pinned)
@@ -173,7 +173,7 @@ func (d *Document) root(ctx context.Context, at *snapshot) (ast.Object, error) {
 	), nil
 }
 
-// everything returns all of data, with the catalogue's root in place of the base's.
+// everything returns all of data, with the catalog's root in place of the base's.
 func (d *Document) everything(ctx context.Context, p *pinned) (ast.Value, error) {
 	base, err := d.base.Read(ctx, p.Transaction, storage.RootPath)
 	if err != nil {
@@ -197,7 +197,7 @@ func (d *Document) everything(ctx context.Context, p *pinned) (ast.Value, error)
 }
 
 // NonEmpty reports whether there is data below a path, so that OPA refuses a policy
-// that declares a package there. It asks the catalogue for no record.
+// that declares a package there. It asks the catalog for no record.
 func (d *Document) NonEmpty(ctx context.Context, txn storage.Transaction) func([]string) (bool, error) {
 	return func(path []string) (bool, error) {
 		if len(path) == 0 || path[0] == Root {

@@ -16,7 +16,7 @@ import (
 )
 
 // A dump is JSON lines: a header, then one line for each permission id in the order of the
-// ids' bytes. Deletions are part of it. Two catalogues that saw the same events have the
+// ids' bytes. Deletions are part of it. Two catalogs that saw the same events have the
 // same lines after the header.
 const dumpFormat = "postern-dump/1"
 
@@ -69,7 +69,7 @@ func (c *Catalog) Dump(ctx context.Context, w io.Writer) (err error) {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("dumping the catalogue: %w", err)
+		return fmt.Errorf("dumping the catalog: %w", err)
 	}
 	return out.Flush()
 }
@@ -247,13 +247,13 @@ func decodeLine(text []byte, into any) error {
 // and bbolt slows down as one transaction grows.
 const statesPerCommit = 2000
 
-// Restore merges a dump into the catalogue by the merge rule, so that what the catalogue
+// Restore merges a dump into the catalog by the merge rule, so that what the catalog
 // knows better stays. It takes several commits; one that was broken off leaves some of the
-// dump merged, which the next try completes. The catalogue is complete afterwards if the
+// dump merged, which the next try completes. The catalog is complete afterwards if the
 // dumped one was. It returns how many states changed, or [ErrEnvironment].
 func (c *Catalog) Restore(ctx context.Context, dump *DumpContent) (changed int, err error) {
 	if from, have := dump.Header.EnvironmentID, c.identity.environment; from != "" && from != have {
-		return 0, fmt.Errorf("%w: the dump is from %q, this catalogue from %q (see --environment-id)", ErrEnvironment, from, have)
+		return 0, fmt.Errorf("%w: the dump is from %q, this catalog from %q (see --environment-id)", ErrEnvironment, from, have)
 	}
 	for states := range slices.Chunk(dump.states, statesPerCommit) {
 		changes := make(chan int, 1)

@@ -68,7 +68,7 @@ func TestADumpRestoredElsewhereSaysTheSame(t *testing.T) {
 	}
 }
 
-func TestADumpOfACompleteCatalogueCompletes(t *testing.T) {
+func TestADumpOfACompleteCatalogCompletes(t *testing.T) {
 	from := open(t, t.TempDir())
 	apply(t, from, event(permission.Created, 1, "1", "a"))
 	complete := strings.Replace(dump(t, from), `"complete":false`, `"complete":true`, 1)

@@ -174,7 +174,7 @@ func putHeader(meta *bbolt.Bucket, h header) error {
 func readMeta(tx *bbolt.Tx) (identity, header, error) {
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil || meta.Get(keyFormat) == nil {
-		return identity{}, header{}, errors.New("it isn't a Postern catalogue; set --data-dir to another directory")
+		return identity{}, header{}, errors.New("it isn't a Postern catalog; set --data-dir to another directory")
 	}
 	if found := string(meta.Get(keyFormat)); found != formatVersion {
 		return identity{}, header{}, fmt.Errorf("its format is %.40q and this version reads %q; run the version of Postern that wrote it, or set --data-dir to another directory", found, formatVersion)

@@ -97,7 +97,7 @@ func TestAnOldRevisionStaysWhole(t *testing.T) {
 	}
 }
 
-func TestARevisionOfTheEmptyCatalogueStaysEmpty(t *testing.T) {
+func TestARevisionOfTheEmptyCatalogStaysEmpty(t *testing.T) {
 	c := openHooked(t, t.TempDir(), hooks{}, 1)
 	pinned := c.current.Load()
 	mustApply(t, c, described(permission.Created, 1, "a", "one"), described(permission.Updated, 2, "a", "two"))
@@ -253,7 +253,7 @@ func TestNoTornReads(t *testing.T) {
 	wg.Wait()
 }
 
-// The catalogue is a function of the set of events: whatever their order, their groups and
+// The catalog is a function of the set of events: whatever their order, their groups and
 // their repetition, it says what the oracle says, through an LRU of any size.
 func TestCatalogAgreesWithTheOracle(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

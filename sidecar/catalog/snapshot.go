@@ -36,7 +36,7 @@ type step struct {
 	// revision; the zero state where there was none.
 	before map[string]permission.State
 	// wasEmpty says that the older revision knew no name at all. It stands for a before
-	// of every name, so that filling an empty catalogue doesn't need one.
+	// of every name, so that filling an empty catalog doesn't need one.
 	wasEmpty bool
 	to       *snapshot
 }

@@ -12,7 +12,7 @@ import (
 
 // transaction applies states to the file within one write transaction, and keeps the
 // account of what that changed. Each application reads and computes everything first and
-// writes afterwards, so that one that fails leaves its neighbours' work whole.
+// writes afterwards, so that one that fails leaves its neighbors' work whole.
 type transaction struct {
 	meta, states, bearers, names *bbolt.Bucket
 

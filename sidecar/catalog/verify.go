@@ -19,7 +19,7 @@ type Report struct {
 	Digest   string   `json:"digest"`
 	Live     int      `json:"live"`
 	Deleted  int      `json:"deleted"`
-	Problems []string `json:"problems"` // at most 100; none: the catalogue is sound
+	Problems []string `json:"problems"` // at most 100; none: the catalog is sound
 }
 
 func (r *Report) problem(format string, arguments ...any) {

@@ -21,8 +21,8 @@ const (
 	rememberedEvents = 10_000          // event ids kept in memory, to count duplicates only
 )
 
-// errReadOnly answers a write to a catalogue that was opened for reading.
-var errReadOnly = errors.New("the catalogue was opened for reading only")
+// errReadOnly answers a write to a catalog that was opened for reading.
+var errReadOnly = errors.New("the catalog was opened for reading only")
 
 // request is one piece of work for the writer.
 type request struct {
@@ -37,7 +37,7 @@ type result struct {
 	err     error
 }
 
-// writer is the one goroutine that changes the catalogue. It takes whatever is queued
+// writer is the one goroutine that changes the catalog. It takes whatever is queued
 // into one commit: while a commit is being synced the next group gathers, so senders
 // share syncs without one of them ever waiting for company.
 type writer struct {
@@ -109,7 +109,7 @@ func (w *writer) commit(group []request) {
 	w.failure.Store(&err)
 	for i, r := range group {
 		if err != nil {
-			r.done <- result{err: fmt.Errorf("writing the catalogue: %w", err)}
+			r.done <- result{err: fmt.Errorf("writing the catalog: %w", err)}
 			continue
 		}
 		r.done <- results[i]

@@ -10,7 +10,7 @@ import (
 
 // Digest is a number modulo 2^256, big-endian: the SHA-256 of one content, or the
 // sum of many. A sum doesn't depend on the order in which its terms came and gives up
-// a term as cheaply as it takes one, so two catalogues compare by one number.
+// a term as cheaply as it takes one, so two catalogs compare by one number.
 type Digest [sha256.Size]byte
 
 // ContentDigest returns the SHA-256 over id, name and description, each preceded by

@@ -1,5 +1,5 @@
 // Package permission is Postern's vocabulary: what a permission event says, what
-// the catalogue remembers of it, and the merge rule that leads from one to the other.
+// the catalog remembers of it, and the merge rule that leads from one to the other.
 //
 // Its promise: the state of a permission, and the state that decides for a name,
 // are functions of the *set* of events that came in, whatever their order,
@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of what the catalogue keeps, in bytes. Scalekit documents 32 characters
+// Limits of what the catalog keeps, in bytes. Scalekit documents 32 characters
 // for an id, 100 for a name and 2,000 for a description; Postern takes more, since a
 // rejected webhook is retried and then lost for ever.
 const (
@@ -76,7 +76,7 @@ type Event struct {
 	Description   string  // empty when absent
 }
 
-// State is what the catalogue knows of one permission id: the outcome of [Merge]
+// State is what the catalog knows of one permission id: the outcome of [Merge]
 // over everything that was heard of it. States are values; compare them with ==.
 type State struct {
 	ID          string
@@ -114,7 +114,7 @@ func (e Event) State() State {
 // Live reports whether the state is that of a permission that exists.
 func (s State) Live() bool { return s.Kind == Created || s.Kind == Updated }
 
-// Check returns an error that names the first field of s that the catalogue can't keep.
+// Check returns an error that names the first field of s that the catalog can't keep.
 func (s State) Check() error {
 	if err := CheckText("id", s.ID, 1, MaxID); err != nil {
 		return err
@@ -154,7 +154,7 @@ func CheckText(field, text string, least, most int) error {
 }
 
 // isControl reports C0 and C1 controls and DEL. Zero bytes among them separate the
-// parts of the catalogue's keys, so a name that bears one must never get there.
+// parts of the catalog's keys, so a name that bears one must never get there.
 func isControl(r rune) bool { return r < 0x20 || (r >= 0x7f && r < 0xa0) }
 
 // Compare orders states by the key of the merge rule: instant, then kind, then event
@@ -213,13 +213,13 @@ func Decides(bearers []State) State {
 	return decider
 }
 
-// Outcome says what an event did to the catalogue.
+// Outcome says what an event did to the catalog.
 type Outcome string
 
-// The outcomes of applying an event. All of them are successes: the catalogue now
+// The outcomes of applying an event. All of them are successes: the catalog now
 // holds what the event says, or already knew better.
 const (
-	OutcomeApplied   Outcome = "applied"   // the catalogue changed
+	OutcomeApplied   Outcome = "applied"   // the catalog changed
 	OutcomeUnchanged Outcome = "unchanged" // it already held this, or something newer
 	OutcomeDuplicate Outcome = "duplicate" // the same event id with the same content came before
 	OutcomeConflict  Outcome = "conflict"  // the same event id came before with another content; the merge decided

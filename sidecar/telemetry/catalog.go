@@ -6,7 +6,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// Names of the measurements of the catalogue.
+// Names of the measurements of the catalog.
 const (
 	metricPermissions = "postern.catalog.permissions"
 	metricRevision    = "postern.catalog.revision"
@@ -16,11 +16,11 @@ const (
 // returns, whenever somebody asks for the metrics.
 func (t *Telemetry) ObserveCatalog(read func() (permissions, revision int64)) error {
 	meter := t.Meter()
-	permissions, err := meter.Int64ObservableGauge(metricPermissions, metric.WithDescription("Live permissions in the catalogue."), metric.WithUnit("{permission}"))
+	permissions, err := meter.Int64ObservableGauge(metricPermissions, metric.WithDescription("Live permissions in the catalog."), metric.WithUnit("{permission}"))
 	if err != nil {
 		return err
 	}
-	revision, err := meter.Int64ObservableGauge(metricRevision, metric.WithDescription("Revision of the catalogue: commits that changed it."), metric.WithUnit("{revision}"))
+	revision, err := meter.Int64ObservableGauge(metricRevision, metric.WithDescription("Revision of the catalog: commits that changed it."), metric.WithUnit("{revision}"))
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
-// Package telemetry owns the OpenTelemetry SDK and the name of everything that Postern
-// measures. Other rooms know OpenTelemetry's API alone and get a meter from here.
+// Package telemetry owns the OpenTelemetry SDK. Other rooms know OpenTelemetry's API alone
+// and get a meter from here.
 //
 // What is counted is published: each instrument made from [Telemetry.Meter] stands on
 // /metrics in the Prometheus text format.

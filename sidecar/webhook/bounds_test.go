@@ -185,9 +185,9 @@ func TestBodiesCountUntilTheyAreVerified(t *testing.T) {
 	})
 }
 
-// Events that wait for the catalogue take no turns: it commits them in groups, and a turn
+// Events that wait for the catalog take no turns: it commits them in groups, and a turn
 // held meanwhile would keep a group small.
-func TestWaitingForTheCatalogueTakesNoTurn(t *testing.T) {
+func TestWaitingForTheCatalogTakesNoTurn(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture, p pipes) {
 		committed := make(chan struct{})
 		f.sink.do = func(context.Context) (permission.Outcome, error) {
@@ -205,8 +205,8 @@ func TestWaitingForTheCatalogueTakesNoTurn(t *testing.T) {
 	})
 }
 
-// A catalogue that doesn't answer is a failure in time: Scalekit waits for about ten seconds.
-func TestACatalogueThatHangs(t *testing.T) {
+// A catalog that doesn't answer is a failure in time: Scalekit waits for about ten seconds.
+func TestACatalogThatHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture, p pipes) {
 		f.sink.do = func(ctx context.Context) (permission.Outcome, error) {
 			<-ctx.Done()

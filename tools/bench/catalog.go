@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// deletedCount is how many deletions the catalogue remembers besides what lives.
+// deletedCount is how many deletions the catalog remembers besides what lives.
 const deletedCount = 200
 
 // instantLayout is how Postern writes times.
@@ -57,7 +57,7 @@ func madeUp(i int, name string) record {
 	}
 }
 
-// writeDump writes the catalogue as `postern catalog restore` takes it.
+// writeDump writes the catalog as `postern catalog restore` takes it.
 func (c *catalog) writeDump(w io.Writer) error {
 	lines := json.NewEncoder(w)
 	if err := lines.Encode(map[string]any{
@@ -86,7 +86,7 @@ func (c *catalog) writeDump(w io.Writer) error {
 	return nil
 }
 
-// writeData writes the catalogue as a data file of OPA, with the document that Postern
+// writeData writes the catalog as a data file of OPA, with the document that Postern
 // shows to policies.
 func (c *catalog) writeData(w io.Writer) error {
 	permissions, deleted := map[string]record{}, map[string]any{}

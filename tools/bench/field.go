@@ -80,7 +80,7 @@ func (f *field) startPostern(ctx context.Context) error {
 	restore := command(ctx, "postern catalog restore", []string{f.path("postern"), "catalog", "restore", "--data-dir", f.path("data"), f.path("dump.ndjson")}).command
 	restore.Stderr = f.progress
 	if err := restore.Run(); err != nil {
-		return fmt.Errorf("filling Postern's catalogue: %w", err)
+		return fmt.Errorf("filling Postern's catalog: %w", err)
 	}
 	s, err := startServer(ctx, "postern", []string{
 		f.path("postern"), "run", "--data-dir", f.path("data"), "--authorize-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",

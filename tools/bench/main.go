@@ -75,7 +75,7 @@ func readOptions(args []string, stderr io.Writer) (options, error) {
 	flags.Float64Var(&o.seconds, "seconds", 5, "length of a leg, one server under load")
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds; in each one every server gets a leg")
 	flags.IntVar(&o.connections, "connections", 16, "connections, each with one question in flight")
-	flags.IntVar(&o.permissions, "permissions", 10_000, "live permissions in the catalogue")
+	flags.IntVar(&o.permissions, "permissions", 10_000, "live permissions in the catalog")
 	flags.StringVar(&o.out, "out", "", "file whose section between the markers is rewritten, such as ../../docs/benchmarks.md")
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -17,7 +17,7 @@ import (
 type report struct {
 	options                        options
 	postern, opa, opaInfo, ceiling *contender
-	asked                          int // permissions of the catalogue that the trace asks for
+	asked                          int // permissions of the catalog that the trace asks for
 	lruSize                        string
 	machine                        string
 	posternOPA, peerOPA            string // versions of OPA, the embedded one and the peer

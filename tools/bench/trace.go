@@ -32,7 +32,7 @@ const (
 	percentDeleted    = 5
 )
 
-// newTrace draws questions over the catalogue: which permission by Zipf's law, what else
+// newTrace draws questions over the catalog: which permission by Zipf's law, what else
 // the subject holds evenly.
 func newTrace(c *catalog) ([]question, error) {
 	random := rand.New(rand.NewPCG(traceSeed, 0)) //nolint:gosec // the same trace each time

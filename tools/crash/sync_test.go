@@ -49,7 +49,7 @@ func TestAnEventIsSyncedBeforeItIsAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !newFileSynced.MatchString(string(recorded)) {
-		t.Error("the directory of a new catalogue isn't synced: a power cut could take the file away")
+		t.Error("the directory of a new catalog isn't synced: a power cut could take the file away")
 	}
 	acknowledged, err := acknowledgedAfterSync(string(recorded))
 	if err != nil || acknowledged != 5 {
@@ -108,7 +108,7 @@ var (
 )
 
 // acknowledgedAfterSync reads a trace and counts the 201s. It returns an error if one was
-// written while something written to the catalogue had not been synced, or if nothing was
+// written while something written to the catalog had not been synced, or if nothing was
 // written before it at all.
 func acknowledgedAfterSync(trace string) (acknowledged int, err error) {
 	writes, unsynced := 0, 0
