@@ -96,7 +96,9 @@ func (p *prepared) explain(ctx context.Context, txn storage.Transaction, q Quest
 		d.Permission, err = p.permission(ctx, txn, q.permission)
 	}
 	if err != nil {
-		*d = unavailableDecision(err)
+		failed := unavailableDecision(err)
+		d.Allow, d.extra = false, nil
+		d.Reasons, d.Message, d.trouble = failed.Reasons, failed.Message, failed.trouble
 	}
 	d.ID = newID()
 	d.PolicyRevision = p.revision

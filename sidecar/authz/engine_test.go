@@ -177,7 +177,7 @@ func (f failingRead) Read(ctx context.Context, txn storage.Transaction, path sto
 func TestAFailedReadIsADenyThatSaysSo(t *testing.T) {
 	for _, rego := range []string{`decision if { data.scalekit.permissions[input.action.name] }`, `decision if { not data.scalekit.permissions[input.action.name] }`, `decision := true`} {
 		d := decide(t, engine(t, failingRead{document()}, rego, time.Second), "broken")
-		if d.Allow || d.Reasons[0] != authz.ReasonCatalogUnavailable || strings.Contains(d.Message, "sda1") {
+		if d.Allow || d.Reasons[0] != authz.ReasonCatalogUnavailable || strings.Contains(d.Message, "sda1") || d.DataRevision != "7" {
 			t.Errorf("%s: got %+v", rego, d)
 		}
 	}
