@@ -22,8 +22,11 @@ const EnvironmentID = "env_test"
 // between ids, ids change names, instants collide, deletions come before what they delete,
 // and one event id comes with two contents.
 func Histories() *rapid.Generator[[]permission.Event] {
-	return rapid.SliceOfN(rapid.Custom(drawEvent), 0, 24)
+	return rapid.SliceOfN(Events(), 0, 24)
 }
+
+// Events draws the single events of [Histories].
+func Events() *rapid.Generator[permission.Event] { return rapid.Custom(drawEvent) }
 
 func drawEvent(t *rapid.T) permission.Event {
 	return permission.Event{
