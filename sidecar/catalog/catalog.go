@@ -132,7 +132,7 @@ func makeDirectory(dir string) error {
 			return err
 		}
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) { // somebody was faster
 		return err
 	}
 	return syncDirectory(parent)
@@ -158,6 +158,9 @@ func openLocked(ctx context.Context, o Options, unlock func() error) (*Catalog, 
 		return c, nil
 	}
 	if err := c.refuseUnsound(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := c.claimEnvironment(o.EnvironmentID); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	c.writer = startWriter(c)
@@ -292,24 +295,20 @@ func load(db *bbolt.DB, o Options) (c *Catalog, err error) {
 	if c.file, err = os.Stat(db.Path()); err != nil {
 		return nil, fmt.Errorf("looking at the catalog: %w", err)
 	}
-	if err := c.claimEnvironment(o); err != nil {
-		return nil, err
+	if have := c.identity.environment; have != "" && o.EnvironmentID != "" && have != o.EnvironmentID {
+		return nil, fmt.Errorf("%w: %s was filled from %s, but --environment-id is %s; use another --data-dir for it",
+			ErrEnvironment, db.Path(), have, o.EnvironmentID)
 	}
 	c.current.Store(newSnapshot(c.identity.epoch, head))
 	return c, nil
 }
 
-func (c *Catalog) claimEnvironment(o Options) error {
-	switch have := c.identity.environment; {
-	case o.EnvironmentID == "" || have == o.EnvironmentID:
-		return nil
-	case have != "":
-		return fmt.Errorf("%w: %s was filled from %s, but --environment-id is %s; use another --data-dir for it",
-			ErrEnvironment, c.db.Path(), have, o.EnvironmentID)
-	case o.ReadOnly:
+// claimEnvironment writes the environment into a file that has none.
+func (c *Catalog) claimEnvironment(environmentID string) error {
+	if environmentID == "" || c.identity.environment != "" {
 		return nil
 	}
-	c.identity.environment = o.EnvironmentID
+	c.identity.environment = environmentID
 	return c.db.Update(func(tx *bbolt.Tx) error {
 		return putIdentity(tx.Bucket(bucketMeta), c.identity)
 	})

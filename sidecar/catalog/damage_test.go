@@ -24,12 +24,16 @@ func TestADamagedRecordIsAnErrorAndNotAbsence(t *testing.T) {
 	for _, bucket := range []string{"states", "names"} {
 		t.Run(bucket, func(t *testing.T) {
 			dir := t.TempDir()
-			c := open(t, dir)
+			c := open(t, dir, func(o *catalog.Options) { o.EnvironmentID = "" }) // a later start would claim it
 			apply(t, c, event(permission.Created, 1, "1", "a"), event(permission.Created, 2, "2", "b"))
 			closeNow(t, c)
 			put(t, dir, bucket, map[string]string{"states": "perm_1", "names": "a"}[bucket], "damaged")
-			if _, err := catalog.Open(context.Background(), catalog.Options{Dir: dir}); !errors.Is(err, catalog.ErrFile) || !strings.Contains(err.Error(), "isn't sound") {
+			before := must(os.ReadFile(filepath.Join(dir, catalog.FileName)))
+			if _, err := catalog.Open(context.Background(), catalog.Options{Dir: dir, EnvironmentID: environment}); !errors.Is(err, catalog.ErrFile) || !strings.Contains(err.Error(), "isn't sound") {
 				t.Errorf("opened for writing: %v", err)
+			}
+			if after := must(os.ReadFile(filepath.Join(dir, catalog.FileName))); string(after) != string(before) {
+				t.Error("the file was written to")
 			}
 			c = open(t, dir, func(o *catalog.Options) { o.ReadOnly = true })
 			d := c.Document(inmem.NewFromObject(map[string]any{}))
@@ -164,4 +168,11 @@ func truncate(t *testing.T, dir string) {
 	if err := os.Truncate(filepath.Join(dir, catalog.FileName), 3*int64(os.Getpagesize())); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
 }
