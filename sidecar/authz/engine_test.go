@@ -136,7 +136,11 @@ type blocking struct {
 
 func (b blocking) Read(ctx context.Context, txn storage.Transaction, path storage.Path) (any, error) {
 	if len(path) > 2 && path[2] == "wait" {
-		b.entered <- struct{}{}
+		select {
+		case b.entered <- struct{}{}:
+		case <-time.After(20 * time.Second):
+			return nil, errors.New("nobody expected one more question in hand")
+		}
 		<-b.release
 	}
 	return b.Store.Read(ctx, txn, path)

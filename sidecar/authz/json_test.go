@@ -143,7 +143,7 @@ func sameText(a, b string) bool {
 
 func TestQuestionRefuses(t *testing.T) {
 	const good = `{"subject":{"type":"user","id":"usr_1"},"action":{"name":"a"},"resource":{"type":"r","id":"1"}}`
-	if q, err := ParseQuestion([]byte(good)); err != nil || q.Permission() != "a" {
+	if q, err := ParseQuestion([]byte(good)); err != nil || q.permission != "a" {
 		t.Fatalf("got %v, %v", q, err)
 	}
 	for body, want := range map[string]string{
@@ -191,8 +191,8 @@ func FuzzParseQuestion(f *testing.F) {
 				Name string `json:"name"`
 			} `json:"action"`
 		}
-		if err := json.Unmarshal(body, &want); err != nil || q.Permission() == "" {
-			t.Fatalf("got %q, %v", q.Permission(), err)
+		if err := json.Unmarshal(body, &want); err != nil || q.permission == "" {
+			t.Fatalf("got %q, %v", q.permission, err)
 		}
 		if len(q.input.Keys()) > 4 {
 			t.Fatalf("got %v", q.input)

@@ -16,9 +16,6 @@ type Question struct {
 	input      ast.Object // subject, action, resource and context, nothing else
 }
 
-// Permission returns the name of the permission asked for.
-func (q Question) Permission() string { return q.permission }
-
 // Keys of a question, made once.
 var (
 	keySubject    = ast.StringTerm("subject")

@@ -145,13 +145,3 @@ func (c claim) verify(keys Keys, body []byte) error {
 	}
 	return ErrMismatch
 }
-
-// Verify checks a delivery as of now: its headers, its time window, then its signature. The
-// error is one of this file's.
-func Verify(keys Keys, header http.Header, body []byte, now time.Time) error {
-	c, err := readClaim(header, now)
-	if err != nil {
-		return err
-	}
-	return c.verify(keys, body)
-}
