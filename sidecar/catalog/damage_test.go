@@ -108,6 +108,10 @@ func TestAFileThatWasRemovedTakesNoEvents(t *testing.T) {
 	if read(t, c, "scalekit", "permissions", "a") == nil {
 		t.Error("questions don't go on")
 	}
+	write(t, dir, must(os.ReadFile(path+".away")))
+	if _, err := c.Apply(context.Background(), event(permission.Created, 2, "2", "b")); !errors.Is(err, catalog.ErrFile) {
+		t.Errorf("with a copy in its place: %v", err)
+	}
 	if err := os.Rename(path+".away", path); err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,28 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
+func TestClosingLeavesASuccessorsSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.sock")
+	first, err := unix(t, path).Listen(0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	second, err := unix(t, path).Listen(0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = second.Close() }()
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the successor's socket is gone: %v", err)
+	}
+}
+
 func TestAStaleSocketIsReplacedAndAFileIsNot(t *testing.T) {
 	dir := t.TempDir()
 	stale := filepath.Join(dir, "stale.sock")
