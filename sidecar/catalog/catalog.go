@@ -22,22 +22,12 @@ package catalog
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"math"
-	"os"
 	"path/filepath"
-	"runtime/debug"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"go.etcd.io/bbolt"
 
 	"github.com/postern-authz/postern/sidecar/permission"
@@ -67,6 +57,7 @@ type Options struct {
 	LRUSize       int    // hot records in memory, at least 1
 	MaxDocument   Limit  // the largest whole-document read
 	ReadOnly      bool   // open an existing file for reading only; Apply and Restore fail
+	Rebuild       bool   // move a file that can't be used aside, and start empty; see [Catalog.MovedAside]
 
 	hooks hooks
 }
@@ -75,6 +66,8 @@ type Options struct {
 type hooks struct {
 	commit    func(*bbolt.Tx) error // in place of (*bbolt.Tx).Commit
 	afterRead func()                // between reading a record from the file and filling the LRU
+	mapSize   int                   // in place of that of the function mapSize
+	step      func(string) error    // before each step of a compaction, which it may break off
 }
 
 // Limit bounds the records of a document that is read as a whole.
@@ -85,13 +78,16 @@ type Limit struct {
 
 // Catalog is an open catalog. Its methods may be called concurrently.
 type Catalog struct {
-	db          *bbolt.DB
+	path        string
 	unlock      func() error
-	identity    identity
+	identity    identity // its environment is written by Open, else by the writer before anything else
+	movedAside  string
 	maxDocument Limit
-	file        fs.FileInfo // of the open file
-	hot         hot
+	hot         *hot
 	hooks       hooks
+
+	// file is what is read and written. Only the writer swaps it, for one that says the same.
+	file atomic.Pointer[file]
 
 	// current is the newest revision that questions may pin. Only the writer stores it.
 	current atomic.Pointer[snapshot]
@@ -102,7 +98,8 @@ type Catalog struct {
 }
 
 // Open opens the catalog in o.Dir, or makes a new one there. It reads the whole file once,
-// which ctx may end.
+// which ctx may end. Where the file can't be written to, the catalog is opened all the same
+// and answers questions, and each write tries again; see [Catalog.WriteError].
 func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if !o.ReadOnly {
 		if err := makeDirectory(o.Dir); err != nil {
@@ -113,220 +110,100 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := openLocked(ctx, o, unlock)
+	c, err := openLocked(ctx, o)
 	if err != nil {
 		return nil, errors.Join(err, unlock())
 	}
+	c.unlock = unlock
 	return c, nil
 }
 
-// makeDirectory makes dir and what is missing above it, each of them synced into its
-// parent: a power cut must not take a directory away with what is synced inside.
-func makeDirectory(dir string) error {
-	if info, err := os.Stat(dir); err == nil && info.IsDir() {
-		return nil
+func openLocked(ctx context.Context, o Options) (*Catalog, error) {
+	path := filepath.Join(o.Dir, FileName)
+	c, err := openAt(ctx, o, path)
+	if !o.Rebuild || !errors.Is(err, ErrFile) {
+		return c, err
 	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if parent != dir {
-		if err := makeDirectory(parent); err != nil {
-			return err
-		}
+	aside, moveErr := moveAside(path)
+	if moveErr != nil {
+		return nil, errors.Join(err, moveErr)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) { // somebody was faster
-		return err
+	if c, err = openAt(ctx, o, path); err == nil {
+		c.movedAside = aside
 	}
-	return syncDirectory(parent)
+	return c, err
 }
 
-func openLocked(ctx context.Context, o Options, unlock func() error) (*Catalog, error) {
-	path := filepath.Join(o.Dir, FileName)
+func openAt(ctx context.Context, o Options, path string) (*Catalog, error) {
 	if !o.ReadOnly {
 		if err := createIfAbsent(path); err != nil {
 			return nil, fmt.Errorf("making a new catalog: %w", err)
 		}
+		if err := inspectFile(ctx, path); err != nil {
+			return nil, err
+		}
 	}
-	db, err := openFile(path, o.ReadOnly)
+	c := &Catalog{path: path, maxDocument: o.MaxDocument, hot: newHot(max(1, o.LRUSize)), hooks: o.hooks}
+	if c.hooks.commit == nil {
+		c.hooks.commit = (*bbolt.Tx).Commit
+	}
+	f, err := c.openFile(o.ReadOnly)
 	if err != nil {
 		return nil, err
 	}
-	c, err := load(db, o)
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := c.load(f, o.EnvironmentID); err != nil {
+		return nil, errors.Join(err, f.db.Close())
 	}
-	c.unlock = unlock
 	if o.ReadOnly {
 		return c, nil
 	}
-	if err := c.refuseUnsound(ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	if err := c.claimEnvironment(o.EnvironmentID); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if f.unwritable == nil {
+		if err := c.claimEnvironment(f); err != nil {
+			return nil, errors.Join(err, f.db.Close())
+		}
 	}
 	c.writer = startWriter(c)
 	return c, nil
 }
 
-// refuseUnsound reads the whole file before the first write to it. A flipped bit in a key
-// would make a deleted permission look like one never seen, and one in the list of free
-// pages would have good records overwritten.
-func (c *Catalog) refuseUnsound(ctx context.Context) error {
-	report, err := c.Verify(ctx)
-	if err == nil && len(report.Problems) > 0 {
-		err = fmt.Errorf("%w: %s isn't sound: %s; `postern catalog verify` tells all; restore it from a dump into another --data-dir, or move it away to start empty",
-			ErrFile, c.db.Path(), report.Problems[0])
-	}
-	return err
-}
-
-// lockDirectory takes the directory for this process. A lock on the directory rather
-// than on the file covers the moment in which the file is made, too.
-func lockDirectory(dir string) (func() error, error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("opening the data directory: %w", err)
-	}
-	err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, errors.Join(fmt.Errorf("%w: %s; stop that process or set --data-dir to another directory", ErrLocked, dir), d.Close())
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("locking the data directory %s: %w", dir, err), d.Close())
-	}
-	return d.Close, nil
-}
-
-// createIfAbsent makes an empty catalog under another name, syncs it and renames it
-// into place, so that a crash leaves either no file or a whole one.
-func createIfAbsent(path string) error {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	draft := path + ".new"
-	if err := os.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	db, err := bbolt.Open(draft, 0o600, nil)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(db.Update(initialize), db.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(draft, path); err != nil {
-		return err
-	}
-	return syncDirectory(filepath.Dir(path))
-}
-
-func initialize(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketMeta, bucketStates, bucketBearers, bucketNames} {
-		if _, err := tx.CreateBucket(name); err != nil {
-			return err
-		}
-	}
-	var epoch [16]byte
-	_, _ = rand.Read(epoch[:]) // never fails, by its documentation
-	meta := tx.Bucket(bucketMeta)
-	return errors.Join(
-		meta.Put(keyFormat, []byte(formatVersion)),
-		putIdentity(meta, identity{epoch: hex.EncodeToString(epoch[:])}),
-		putHeader(meta, header{}),
-	)
-}
-
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// mapSize is how much address space the file is mapped into at once. While bbolt maps
-// a file anew it blocks its writer and new readers, so it had better never need to:
-// address space costs nothing. A catalog beyond it works, with that pause at each doubling.
-func mapSize() int {
-	if strconv.IntSize == 32 {
-		return 256 << 20
-	}
-	return math.MaxInt32 << 3 // 16 GiB
-}
-
-func openFile(path string, readOnly bool) (db *bbolt.DB, err error) {
-	defer containDamage(&err)()
-	// bbolt would make a database of an empty file, whoever put it there.
-	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
-		return nil, fmt.Errorf("%w: %s is empty; restore it from a dump, or move it away to start empty", ErrFile, path)
-	}
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:         time.Millisecond, // the directory's lock has been taken, so this one is free
-		FreelistType:    bbolt.FreelistMapType,
-		InitialMmapSize: mapSize(),
-		ReadOnly:        readOnly,
-		NoStatistics:    true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w; restore it from a dump, or move it away to start empty", ErrFile, path, err)
-	}
-	db.AllocSize = 1 << 20 // bbolt's 16 MiB steps would make a small catalog's file 16 MiB long
-	return db, nil
-}
-
 // load checks what the file says of itself and pins its revision as the current one.
-func load(db *bbolt.DB, o Options) (c *Catalog, err error) {
+func (c *Catalog) load(f *file, environmentID string) (err error) {
 	defer containDamage(&err)()
-	recent, err := simplelru.NewLRU[string, *entry](max(1, o.LRUSize), nil)
-	if err != nil {
-		return nil, err
-	}
-	if o.hooks.commit == nil {
-		o.hooks.commit = (*bbolt.Tx).Commit
-	}
-	c = &Catalog{db: db, maxDocument: o.MaxDocument, hot: hot{records: recent}, hooks: o.hooks}
 	var head header
-	err = db.View(func(tx *bbolt.Tx) error {
+	err = f.db.View(func(tx *bbolt.Tx) error {
 		c.identity, head, err = readMeta(tx)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrFile, db.Path(), err)
+		return fmt.Errorf("%w: %s: %w", ErrFile, c.path, err)
 	}
-	if c.file, err = os.Stat(db.Path()); err != nil {
-		return nil, fmt.Errorf("looking at the catalog: %w", err)
+	if have := c.identity.environment; have != "" && environmentID != "" && have != environmentID {
+		return fmt.Errorf("%w: %s was filled from %s, but --environment-id is %s; use another --data-dir for it",
+			ErrEnvironment, c.path, have, environmentID)
 	}
-	if have := c.identity.environment; have != "" && o.EnvironmentID != "" && have != o.EnvironmentID {
-		return nil, fmt.Errorf("%w: %s was filled from %s, but --environment-id is %s; use another --data-dir for it",
-			ErrEnvironment, db.Path(), have, o.EnvironmentID)
+	if environmentID != "" {
+		c.identity.environment = environmentID
 	}
+	c.file.Store(f)
 	c.current.Store(newSnapshot(c.identity.epoch, head))
-	return c, nil
+	return nil
 }
 
 // claimEnvironment writes the environment into a file that has none.
-func (c *Catalog) claimEnvironment(environmentID string) error {
-	if environmentID == "" || c.identity.environment != "" {
-		return nil
-	}
-	c.identity.environment = environmentID
-	return c.db.Update(func(tx *bbolt.Tx) error {
-		return putIdentity(tx.Bucket(bucketMeta), c.identity)
+func (c *Catalog) claimEnvironment(f *file) error {
+	var found identity
+	err := f.db.View(func(tx *bbolt.Tx) (err error) {
+		found, _, err = readMeta(tx)
+		return err
 	})
+	if err != nil || found == c.identity {
+		return err
+	}
+	return f.db.Update(func(tx *bbolt.Tx) error { return putIdentity(tx.Bucket(bucketMeta), c.identity) })
 }
 
-// containDamage makes an error of what a damaged file does to its reader: bbolt panics
-// where its invariants don't hold, and where it follows a page number or a length behind
-// the end of the file, the processor faults. It is for the current goroutine, and is called
-// as `defer containDamage(&err)()`.
-func containDamage(err *error) func() {
-	before := debug.SetPanicOnFault(true)
-	return func() {
-		debug.SetPanicOnFault(before)
-		if reason := recover(); reason != nil {
-			*err = fmt.Errorf("%w: reading it failed: %v; run `postern catalog verify`, restore it from a dump, or move it away to start empty", ErrFile, reason)
-		}
-	}
-}
+// MovedAside returns where the file went that [Options.Rebuild] replaced, or "".
+func (c *Catalog) MovedAside() string { return c.movedAside }
 
 // Sync returns what the newest revision says of itself.
 func (c *Catalog) Sync() Sync { return c.current.Load().sync }
@@ -341,7 +218,7 @@ func (c *Catalog) Close() error {
 		if c.writer != nil {
 			c.writer.stop()
 		}
-		c.closeErr = errors.Join(c.db.Close(), c.unlock())
+		c.closeErr = errors.Join(c.file.Load().db.Close(), c.unlock())
 	})
 	return c.closeErr
 }

@@ -257,14 +257,14 @@ func TestOpenRefuses(t *testing.T) {
 		{
 			"no bbolt file", func(t *testing.T, dir string) { write(t, dir, []byte(strings.Repeat("not a database ", 10000))) },
 			catalog.Options{},
-			catalog.ErrFile, "move it away",
+			catalog.ErrFile, "--rebuild",
 		},
 		{
 			"a damaged header", func(t *testing.T, dir string) { closeNow(t, open(t, dir)); put(t, dir, "meta", "header", "x") },
 			catalog.Options{},
 			catalog.ErrFile, "reading its header",
 		},
-		{"a truncated file", truncate, catalog.Options{}, catalog.ErrFile, "move it away"},
+		{"a truncated file", truncate, catalog.Options{}, catalog.ErrFile, "--rebuild"},
 		{"no directory, reading only", func(*testing.T, string) {}, catalog.Options{Dir: "/nonexistent", ReadOnly: true}, os.ErrNotExist, "data directory"},
 	}
 	for _, test := range tests {

@@ -45,13 +45,16 @@ func (d *decoder) digest() (digest permission.Digest) {
 	return digest
 }
 
-func (d *decoder) text() string {
+func (d *decoder) text() string { return string(d.bytes()) }
+
+// bytes returns a text in place.
+func (d *decoder) bytes() []byte {
 	length, n := binary.Uvarint(d.rest)
 	if n <= 0 {
 		n, length = len(d.rest)+1, 0 // take fails
 	}
 	d.take(uint64(n))
-	return string(d.take(length))
+	return d.take(length)
 }
 
 func (d *decoder) source() permission.Source {

@@ -55,7 +55,7 @@ func (c *Catalog) Dump(ctx context.Context, w io.Writer) (err error) {
 	defer containDamage(&err)()
 	out := bufio.NewWriter(w)
 	lines := json.NewEncoder(out)
-	err = c.db.View(func(tx *bbolt.Tx) error {
+	err = c.view(func(tx *bbolt.Tx) error {
 		head, err := readHeader(tx.Bucket(bucketMeta))
 		if err != nil {
 			return err

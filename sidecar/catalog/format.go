@@ -172,43 +172,63 @@ func putHeader(meta *bbolt.Bucket, h header) error {
 
 // readMeta reads the format first: what else stands in the file depends on it.
 func readMeta(tx *bbolt.Tx) (identity, header, error) {
+	var format []byte
 	meta := tx.Bucket(bucketMeta)
-	if meta == nil || meta.Get(keyFormat) == nil {
-		return identity{}, header{}, errors.New("it isn't a Postern catalog; set --data-dir to another directory")
+	if meta != nil {
+		format = meta.Get(keyFormat)
 	}
-	if found := string(meta.Get(keyFormat)); found != formatVersion {
-		return identity{}, header{}, fmt.Errorf("its format is %.40q and this version reads %q; run the version of Postern that wrote it, or set --data-dir to another directory", found, formatVersion)
+	if err := checkFormat(format, func(name []byte) bool { return tx.Bucket(name) != nil }); err != nil {
+		return identity{}, header{}, err
 	}
-	for _, name := range [][]byte{bucketStates, bucketBearers, bucketNames} {
-		if tx.Bucket(name) == nil {
-			return identity{}, header{}, fmt.Errorf("its bucket %q is missing", name)
-		}
-	}
-	i, err := readIdentity(meta)
+	i, err := openIdentity(meta.Get(keyIdentity))
 	if err != nil {
-		return identity{}, header{}, fmt.Errorf("reading its identity: %w", err)
+		return identity{}, header{}, err
 	}
 	h, err := readHeader(meta)
-	if err != nil {
-		return identity{}, header{}, fmt.Errorf("reading its header: %w", err)
-	}
-	return i, h, nil
+	return i, h, err
 }
 
-func readIdentity(meta *bbolt.Bucket) (identity, error) {
-	payload, err := unseal(bucketMeta, keyIdentity, meta.Get(keyIdentity))
+// notOursError is about a file that may be whole, and isn't for this version of Postern.
+type notOursError string
+
+// Error says what the file is and what to do.
+func (e notOursError) Error() string { return string(e) }
+
+const errNoCatalog = notOursError("it isn't a Postern catalog; set --data-dir to another directory")
+
+// checkFormat judges what stands under "format", nil where nothing does, and whether the
+// buckets are there.
+func checkFormat(found []byte, has func(bucket []byte) bool) error {
+	if found == nil {
+		return errNoCatalog
+	}
+	if string(found) != formatVersion {
+		return notOursError(fmt.Sprintf("its format is %.40q and this version reads %q; run the version of Postern that wrote it, or set --data-dir to another directory", found, formatVersion))
+	}
+	for _, name := range [][]byte{bucketStates, bucketBearers, bucketNames} {
+		if !has(name) {
+			return fmt.Errorf("its bucket %q is missing", name)
+		}
+	}
+	return nil
+}
+
+func openIdentity(sealed []byte) (identity, error) {
+	payload, err := unseal(bucketMeta, keyIdentity, sealed)
 	if err != nil {
-		return identity{}, err
+		return identity{}, fmt.Errorf("reading its identity: %w", err)
 	}
 	d := decoder{rest: payload}
 	i := identity{epoch: d.text(), environment: d.text()}
 	return i, d.end()
 }
 
-func readHeader(meta *bbolt.Bucket) (header, error) {
-	payload, err := unseal(bucketMeta, keyHeader, meta.Get(keyHeader))
+func readHeader(meta *bbolt.Bucket) (header, error) { return openHeader(meta.Get(keyHeader)) }
+
+func openHeader(sealed []byte) (header, error) {
+	payload, err := unseal(bucketMeta, keyHeader, sealed)
 	if err != nil {
-		return header{}, err
+		return header{}, fmt.Errorf("reading its header: %w", err)
 	}
 	return decodeHeader(payload)
 }

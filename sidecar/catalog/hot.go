@@ -17,6 +17,14 @@ type hot struct {
 	generation uint64
 }
 
+func newHot(size int) *hot {
+	records, err := simplelru.NewLRU[string, *entry](size, nil)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &hot{records: records}
+}
+
 func (h *hot) get(name string) (e *entry, generation uint64, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

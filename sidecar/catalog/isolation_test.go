@@ -341,7 +341,7 @@ func sameObject(a, b ast.Object) bool {
 func TestConcurrentEventsShareCommitsAndFailAlone(t *testing.T) {
 	c := openHooked(t, t.TempDir(), hooks{}, 10)
 	mustApply(t, c, described(permission.Created, 1, "bad", ""))
-	err := c.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketStates).Put([]byte("perm_bad"), []byte("damaged")) })
+	err := c.file.Load().db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketStates).Put([]byte("perm_bad"), []byte("damaged")) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +425,7 @@ func TestTheLimitIsThatOfTheAskedRevision(t *testing.T) {
 func TestAnIndexThatLeadsElsewhere(t *testing.T) {
 	c := openHooked(t, t.TempDir(), hooks{}, 1)
 	mustApply(t, c, described(permission.Created, 1, "a", ""), described(permission.Created, 1, "b", ""))
-	err := c.db.Update(func(tx *bbolt.Tx) error {
+	err := c.file.Load().db.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketNames).Put([]byte("a"), seal(bucketNames, []byte("a"), []byte("perm_b")))
 	})
 	if err != nil {

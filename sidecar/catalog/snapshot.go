@@ -144,7 +144,7 @@ func (c *Catalog) readEntry(name string) (e *entry, err error) {
 		return nil, nil // no such name is ever kept
 	}
 	defer containDamage(&err)()
-	err = c.db.View(func(tx *bbolt.Tx) error {
+	err = c.view(func(tx *bbolt.Tx) error {
 		s, found, err := readDecider(tx, []byte(name))
 		if found {
 			e = newEntry(s)

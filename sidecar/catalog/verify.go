@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -29,25 +30,18 @@ func (r *Report) problem(format string, arguments ...any) {
 }
 
 // Verify reads the whole file and compares what follows from the states with what stands
-// beside them. Where no writer runs it checks bbolt's pages as well. The error says why it
+// beside them. Where no writer runs it reads each page as well. The error says why it
 // could not finish.
 func (c *Catalog) Verify(ctx context.Context) (report Report, err error) {
 	defer containDamage(&err)()
 	report.Problems = []string{}
-	err = c.db.View(func(tx *bbolt.Tx) error {
-		if err := verify(ctx, tx, &report); err != nil {
-			return err
+	err = c.view(func(tx *bbolt.Tx) error { return verify(ctx, tx, &report) })
+	if err == nil && c.writer == nil {
+		if err := inspectFile(ctx, c.path); err != nil {
+			report.problem("%v", err)
 		}
-		// bbolt checks in a goroutine of its own, where a fault can't be contained. What was
-		// read above without one won't fault there, so it comes last, and only over sound records.
-		if c.writer == nil && len(report.Problems) == 0 {
-			for err := range tx.Check() {
-				report.problem("page: %v", err)
-			}
-		}
-		return nil
-	})
-	return report, err
+	}
+	return report, errors.Join(err, ctx.Err())
 }
 
 func verify(ctx context.Context, tx *bbolt.Tx, report *Report) error {

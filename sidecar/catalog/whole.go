@@ -106,7 +106,7 @@ func (c *Catalog) collect(ctx context.Context, which collection) (found map[stri
 	found = make(map[string]*entry)
 	most := Limit{2 * c.maxDocument.Records, 2 * c.maxDocument.Bytes}
 	size := Limit{}
-	err = c.db.View(func(tx *bbolt.Tx) error {
+	err = c.view(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketNames).ForEach(func(name, _ []byte) error {
 			if err := ctx.Err(); err != nil {
 				return err

@@ -120,7 +120,7 @@ func (w *writer) commit(group []request) {
 // caller acknowledges. An error means that nothing of the group may be acknowledged; a
 // result's own error concerns that request alone.
 func (w *writer) transact(group []request) (results []result, err error) {
-	if err := w.catalog.checkInPlace(); err != nil {
+	if err := w.catalog.checkWritable(); err != nil {
 		return nil, err
 	}
 	if w.doubtful != nil {
@@ -148,21 +148,45 @@ func (w *writer) transact(group []request) (results []result, err error) {
 	return results, nil
 }
 
-// checkInPlace returns an error unless the open file is still the one that the next start
-// will find: what is written to a file that was removed is lost with the process.
-func (c *Catalog) checkInPlace() error {
-	found, err := os.Stat(c.db.Path())
-	if err == nil && os.SameFile(found, c.file) {
+// checkWritable returns an error unless the open file can be written to and is still the
+// one that the next start will find: what is written to a file that was removed is lost with
+// the process.
+func (c *Catalog) checkWritable() error {
+	f := c.file.Load()
+	found, err := os.Stat(c.path)
+	if err != nil || !os.SameFile(found, f.info) {
+		return fmt.Errorf("%w: %s was removed or replaced while in use; restart Postern", ErrFile, c.path)
+	}
+	if f.unwritable == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: %s was removed or replaced while in use; restart Postern", ErrFile, c.db.Path())
+	return c.reopen(f)
+}
+
+// reopen opens for writing the file that could only be read so far.
+func (c *Catalog) reopen(old *file) error {
+	f, err := c.openFile(false)
+	if err != nil {
+		return err
+	}
+	if f.unwritable == nil {
+		err = c.claimEnvironment(f)
+	} else {
+		err = f.unwritable
+	}
+	if err != nil {
+		return errors.Join(err, f.db.Close())
+	}
+	c.file.Store(f)
+	old.retire()
+	return nil
 }
 
 // update runs do inside a write transaction, which do commits if it likes. What do
 // leaves uncommitted, or panics about, is rolled back.
 func (w *writer) update(do func(*bbolt.Tx) error) (err error) {
 	defer containDamage(&err)()
-	tx, err := w.catalog.db.Begin(true)
+	tx, err := w.catalog.file.Load().db.Begin(true)
 	if err != nil {
 		return err
 	}
