@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,7 @@ type Options struct {
 type hooks struct {
 	commit    func(*bbolt.Tx) error // in place of (*bbolt.Tx).Commit
 	afterRead func()                // between reading a record from the file and filling the LRU
+	open      func(flag int) error  // before the file is opened, which it may keep from happening
 	mapSize   int                   // in place of that of the function mapSize
 	step      func(string) error    // before each step of a compaction, which it may break off
 }
@@ -142,6 +144,7 @@ func openAt(ctx context.Context, o Options, path string) (*Catalog, error) {
 		if err := inspectFile(ctx, path); err != nil {
 			return nil, err
 		}
+		_ = os.Remove(path + draftSuffix) // left by a crash; the next compaction says what is wrong with it
 	}
 	c := &Catalog{path: path, maxDocument: o.MaxDocument, hot: newHot(max(1, o.LRUSize)), hooks: o.hooks}
 	if c.hooks.commit == nil {

@@ -24,6 +24,7 @@ type file struct {
 	db         *bbolt.DB
 	info       fs.FileInfo // tells whether its path still leads to it
 	unwritable error       // why it could be opened for reading only, where writing was wanted
+	unplaced   bool        // see place; the writer's
 
 	readers atomic.Int64
 	retired atomic.Bool
@@ -170,12 +171,12 @@ func (c *Catalog) openFile(readOnly bool) (*file, error) {
 	if info, err := os.Stat(c.path); err == nil && info.Size() == 0 {
 		return nil, fmt.Errorf("%w: %s is empty; %s", ErrFile, c.path, whatToDo)
 	}
-	f, err := c.openBbolt(readOnly)
+	f, err := c.openBbolt(c.path, readOnly)
 	if err == nil || readOnly || !refusesWrites(err) {
 		return f, err
 	}
 	unwritable := err
-	if f, err = c.openBbolt(true); err != nil {
+	if f, err = c.openBbolt(c.path, true); err != nil {
 		return nil, err
 	}
 	f.unwritable = fmt.Errorf("opening the catalog for writing: %w", unwritable)
@@ -186,20 +187,25 @@ func refusesWrites(err error) bool {
 	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
 }
 
-func (c *Catalog) openBbolt(readOnly bool) (f *file, err error) {
+func (c *Catalog) openBbolt(path string, readOnly bool) (f *file, err error) {
 	defer containDamage(&err)()
 	var opened *os.File
 	size := mapSize()
 	if c.hooks.mapSize > 0 {
 		size = c.hooks.mapSize
 	}
-	db, err := bbolt.Open(c.path, 0o600, &bbolt.Options{
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:         time.Millisecond, // the directory's lock has been taken, so this one is free
 		FreelistType:    bbolt.FreelistMapType,
 		InitialMmapSize: size,
 		ReadOnly:        readOnly,
 		NoStatistics:    true,
 		OpenFile: func(path string, flag int, mode fs.FileMode) (*os.File, error) {
+			if c.hooks.open != nil {
+				if err := c.hooks.open(flag); err != nil {
+					return nil, err
+				}
+			}
 			opened, err = os.OpenFile(path, flag, mode)
 			return opened, err
 		},
@@ -208,7 +214,7 @@ func (c *Catalog) openBbolt(readOnly bool) (f *file, err error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w; %s", ErrFile, c.path, err, whatToDo)
+		return nil, fmt.Errorf("%w: %s: %w; %s", ErrFile, path, err, whatToDo)
 	}
 	db.AllocSize = 1 << 20 // bbolt's 16 MiB steps would make a small catalog's file 16 MiB long
 	f = &file{db: db}

@@ -166,7 +166,10 @@ func putIdentity(meta *bbolt.Bucket, i identity) error {
 	return meta.Put(keyIdentity, seal(bucketMeta, keyIdentity, payload))
 }
 
-func putHeader(meta *bbolt.Bucket, h header) error {
+// putter is a bucket, or one whose changes are noted.
+type putter interface{ Put(key, value []byte) error }
+
+func putHeader(meta putter, h header) error {
 	return meta.Put(keyHeader, seal(bucketMeta, keyHeader, encodeHeader(h)))
 }
 

@@ -203,7 +203,7 @@ func compareWithFile(t *testing.T, c *Catalog, dir string) {
 	if got := reopened.Sync(); got != said {
 		t.Errorf("the file says %+v, memory said %+v", got, said)
 	}
-	if report, err := reopened.Verify(context.Background()); err != nil || len(report.Problems) > 0 {
+	if report, err := reopened.Verify(context.Background()); err != nil || len(report.Problems) > 0 { // inspects the file, too
 		t.Errorf("not sound: %v %v", err, report.Problems)
 	}
 }
@@ -270,6 +270,9 @@ func TestCatalogAgreesWithTheOracle(t *testing.T) {
 			rt.Fatalf("not sound: %v %v", err, report.Problems)
 		}
 		if err := c.Close(); err != nil {
+			rt.Fatal(err)
+		}
+		if err := inspectFile(context.Background(), c.path); err != nil {
 			rt.Fatal(err)
 		}
 	})

@@ -14,7 +14,7 @@ import (
 // account of what that changed. Each application reads and computes everything first and
 // writes afterwards, so that one that fails leaves its neighbors' work whole.
 type transaction struct {
-	meta, states, bearers, names *bbolt.Bucket
+	meta, states, bearers, names table
 
 	header   header
 	began    header                      // as the file had it
@@ -28,12 +28,12 @@ type transaction struct {
 	broken error
 }
 
-func newTransaction(tx *bbolt.Tx, events *simplelru.LRU[string, eventKey]) (*transaction, error) {
+func newTransaction(tx *bbolt.Tx, events *simplelru.LRU[string, eventKey], touched touchedKeys) (*transaction, error) {
 	t := &transaction{
-		meta:       tx.Bucket(bucketMeta),
-		states:     tx.Bucket(bucketStates),
-		bearers:    tx.Bucket(bucketBearers),
-		names:      tx.Bucket(bucketNames),
+		meta:       newTable(tx, bucketMeta, touched),
+		states:     newTable(tx, bucketStates, touched),
+		bearers:    newTable(tx, bucketBearers, touched),
+		names:      newTable(tx, bucketNames, touched),
 		before:     map[string]permission.State{},
 		events:     events,
 		eventsHere: map[string]eventKey{},
@@ -41,7 +41,7 @@ func newTransaction(tx *bbolt.Tx, events *simplelru.LRU[string, eventKey]) (*tra
 	first, _ := t.names.Cursor().First()
 	t.wasEmpty = first == nil
 	var err error
-	t.header, err = readHeader(t.meta)
+	t.header, err = readHeader(t.meta.Bucket)
 	t.began = t.header
 	return t, err
 }
@@ -116,7 +116,7 @@ func (t *transaction) seen(key eventKey) bool {
 // apply merges s into the state of its id and settles anew who decides for the names
 // that are touched by it. It reports whether the state changed.
 func (t *transaction) apply(s permission.State) (bool, error) {
-	old, had, err := readState(t.states, []byte(s.ID))
+	old, had, err := readState(t.states.Bucket, []byte(s.ID))
 	if err != nil {
 		return false, err
 	}
@@ -154,7 +154,7 @@ type decision struct {
 }
 
 func (t *transaction) decide(name string, old, merged permission.State) (decision, error) {
-	others, err := bearersOf(t.states, t.bearers, name, merged.ID)
+	others, err := bearersOf(t.states.Bucket, t.bearers.Bucket, name, merged.ID)
 	if err != nil {
 		return decision{}, err
 	}

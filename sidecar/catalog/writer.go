@@ -53,6 +53,9 @@ type writer struct {
 	// is written, until settle has found out.
 	doubtful *step
 
+	errands chan func() // what must happen between two commits
+	touched touchedKeys // by the commits since a compaction began; nil without one
+
 	failure atomic.Pointer[error] // of the last group; nil before the first
 }
 
@@ -64,6 +67,7 @@ func startWriter(c *Catalog) *writer {
 	w := &writer{
 		catalog: c,
 		queue:   make(chan request, queueLength),
+		errands: make(chan func()),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 		events:  events,
@@ -83,9 +87,25 @@ func (w *writer) run() {
 		select {
 		case <-w.closing:
 			return // submit answers what is still queued
+		case errand := <-w.errands:
+			errand()
 		case first := <-w.queue:
 			w.commit(w.gather(first))
 		}
+	}
+}
+
+// inTurn runs do between two commits. Its error is that of do, that of the context if that
+// ends before, or ErrClosed.
+func (w *writer) inTurn(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	select {
+	case w.errands <- func() { done <- do() }:
+		return <-done
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.stopped:
+		return ErrClosed
 	}
 }
 
@@ -130,7 +150,7 @@ func (w *writer) transact(group []request) (results []result, err error) {
 	}
 	var t *transaction
 	err = w.update(func(tx *bbolt.Tx) (err error) {
-		if t, err = newTransaction(tx, w.events); err != nil {
+		if t, err = newTransaction(tx, w.events, w.touched); err != nil {
 			return err
 		}
 		if results, err = t.applyAll(group); err != nil || !t.changed() {
@@ -157,10 +177,10 @@ func (c *Catalog) checkWritable() error {
 	if err != nil || !os.SameFile(found, f.info) {
 		return fmt.Errorf("%w: %s was removed or replaced while in use; restart Postern", ErrFile, c.path)
 	}
-	if f.unwritable == nil {
-		return nil
+	if f.unwritable != nil {
+		return c.reopen(f)
 	}
-	return c.reopen(f)
+	return c.place(f)
 }
 
 // reopen opens for writing the file that could only be read so far.

@@ -1,0 +1,165 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/postern-authz/postern/sidecar/permission"
+)
+
+// A file that can't be written to answers questions, and takes events once it can.
+func TestAReadOnlyFileHealsWithoutARestart(t *testing.T) {
+	dir := t.TempDir()
+	c := openHooked(t, dir, hooks{}, 10)
+	mustApply(t, c, described(permission.Created, 1, "a", "old"))
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var readOnly atomic.Bool
+	readOnly.Store(true)
+	c = openHooked(t, dir, hooks{open: func(flag int) error {
+		if readOnly.Load() && flag&os.O_RDWR != 0 {
+			return &os.PathError{Op: "open", Path: FileName, Err: syscall.EROFS}
+		}
+		return nil
+	}}, 1)
+	for range 2 {
+		if _, err := c.Apply(context.Background(), described(permission.Updated, 2, "a", "new")); !errors.Is(err, syscall.EROFS) || !errors.Is(c.WriteError(), syscall.EROFS) {
+			t.Errorf("got %v, told %v", err, c.WriteError())
+		}
+	}
+	pinned := c.current.Load()
+	if got := descriptionAt(t, c, pinned, "a"); got != "old" {
+		t.Errorf("a question saw %q", got)
+	}
+	readOnly.Store(false)
+	mustApply(t, c, described(permission.Updated, 2, "a", "new"))
+	if got := descriptionAt(t, c, c.current.Load(), "a"); got != "new" || c.WriteError() != nil {
+		t.Errorf("healed: %q, %v", got, c.WriteError())
+	}
+	if got := descriptionAt(t, c, pinned, "a"); got != "old" {
+		t.Errorf("the pinned revision says %q", got)
+	}
+	compareWithFile(t, c, dir)
+}
+
+// The environment is claimed by the first write where the start couldn't.
+func TestTheEnvironmentIsClaimedWhenTheFileHeals(t *testing.T) {
+	dir := t.TempDir()
+	unclaimed, err := Open(context.Background(), Options{Dir: dir, LRUSize: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, unclaimed, described(permission.Created, 1, "a", ""))
+	if err := unclaimed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	failures := 1
+	c := openHooked(t, dir, hooks{open: func(flag int) error {
+		if failures--; failures >= 0 {
+			return syscall.EROFS
+		}
+		return nil
+	}}, 1)
+	mustApply(t, c, described(permission.Created, 1, "b", ""))
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(context.Background(), Options{Dir: dir, EnvironmentID: "env_other"}); !errors.Is(err, ErrEnvironment) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRebuildMovesOnlyABrokenFileAside(t *testing.T) {
+	dir := t.TempDir()
+	rebuild := Options{Dir: dir, EnvironmentID: "env_test", LRUSize: 1, Rebuild: true}
+	c, err := Open(context.Background(), rebuild)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, c, described(permission.Created, 1, "a", ""))
+	before := c.Sync()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = Open(context.Background(), rebuild); err != nil {
+		t.Fatal(err)
+	}
+	if c.Sync() != before || c.MovedAside() != "" {
+		t.Errorf("a sound file became %+v, moved to %q", c.Sync(), c.MovedAside())
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other := rebuild
+	other.EnvironmentID = "env_other"
+	if _, err := Open(context.Background(), other); !errors.Is(err, ErrEnvironment) {
+		t.Errorf("another environment's catalog: %v", err)
+	}
+
+	broken := bytes.Repeat([]byte("broken"), 5000)
+	if err := os.WriteFile(filepath.Join(dir, FileName), broken, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = Open(context.Background(), rebuild); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if at := c.Sync(); at.Count != 0 || at.Complete || at.Epoch == before.Epoch {
+		t.Errorf("rebuilt as %+v", at)
+	}
+	if aside, err := os.ReadFile(c.MovedAside()); err != nil || !bytes.Equal(aside, broken) || !strings.HasPrefix(c.MovedAside(), filepath.Join(dir, FileName+".broken-")) {
+		t.Errorf("moved to %q: %v", c.MovedAside(), err)
+	}
+	mustApply(t, c, described(permission.Created, 1, "b", ""))
+}
+
+// Beyond the address space that is mapped at once, bbolt maps the file anew while questions
+// and whole-document reads go on: nothing fails, and nothing hangs.
+func TestTheFileOutgrowsItsMap(t *testing.T) {
+	dir := t.TempDir()
+	c := openHooked(t, dir, hooks{mapSize: 64 << 10}, 1)
+	mustApply(t, c, described(permission.Created, 1, "first", "kept"))
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 3 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				pinned := c.current.Load()
+				if got := descriptionAt(t, c, pinned, "first"); got != "kept" {
+					t.Errorf("a question saw %q", got)
+				}
+				if i > 0 {
+					continue
+				}
+				if whole, err := c.whole(context.Background(), pinned, livePermissions); err != nil || uint64(whole.Len()) != pinned.sync.Count {
+					t.Errorf("the whole document: %v", err)
+				}
+			}
+		})
+	}
+	long := strings.Repeat("long ", 1000)
+	for i := range 400 {
+		mustApply(t, c, described(permission.Created, 1, fmt.Sprint("name:", i), long))
+	}
+	close(done)
+	wg.Wait()
+	if info, err := os.Stat(filepath.Join(dir, FileName)); err != nil || info.Size() < 16*64<<10 {
+		t.Errorf("the file did not outgrow its map: %v", err)
+	}
+	compareWithFile(t, c, dir)
+}
