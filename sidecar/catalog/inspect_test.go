@@ -63,8 +63,8 @@ func TestInspectionFindsWhatDisagrees(t *testing.T) {
 			bearers := tx.Bucket(bucketBearers)
 			return errors.Join(bearers.Delete(bearerKey("many:1", "perm_many:1")), bearers.Put(bearerKey("many:1", "perm_many:2"), nil), name("many:1", "perm_many:2")(tx))
 		},
-		"the index of names doesn't":   func(tx *bbolt.Tx) error { return tx.Bucket(bucketStates).Delete([]byte("perm_many:1")) },
-		"the index of names has":       func(tx *bbolt.Tx) error { return tx.Bucket(bucketBearers).Put([]byte("odd"), nil) },
+		"the index of names doesn't": func(tx *bbolt.Tx) error { return tx.Bucket(bucketStates).Delete([]byte("perm_many:1")) },
+		"the index of names has":     func(tx *bbolt.Tx) error { return tx.Bucket(bucketBearers).Put([]byte("odd"), nil) },
 		"reading the state": func(tx *bbolt.Tx) error {
 			return tx.Bucket(bucketStates).Put([]byte("perm_many:1"), []byte("xxxxxxxx"))
 		},

@@ -122,6 +122,9 @@ func (c *Catalog) lookup(s *snapshot, name string) (*entry, error) {
 // newest returns what the LRU, else the file, holds of name at this moment, which may
 // belong to a revision that isn't current yet.
 func (c *Catalog) newest(name string) (*entry, error) {
+	if len(name) > permission.MaxName || name == "" {
+		return nil, nil // no such name is ever kept
+	}
 	e, generation, ok := c.hot.get(name)
 	if ok {
 		return e, nil
@@ -130,19 +133,14 @@ func (c *Catalog) newest(name string) (*entry, error) {
 	if c.hooks.afterRead != nil {
 		c.hooks.afterRead()
 	}
-	if err != nil || e == nil {
-		// Absent names aren't remembered: looking one up again costs about a microsecond,
-		// and a flood of unknown names can't push the known ones out.
+	if err != nil {
 		return nil, err
 	}
-	c.hot.fill(e, generation)
+	c.hot.fill(name, e, generation)
 	return e, nil
 }
 
 func (c *Catalog) readEntry(name string) (e *entry, err error) {
-	if len(name) > permission.MaxName || name == "" {
-		return nil, nil // no such name is ever kept
-	}
 	defer containDamage(&err)()
 	err = c.view(func(tx *bbolt.Tx) error {
 		s, found, err := readDecider(tx, []byte(name))

@@ -60,17 +60,13 @@ type writer struct {
 }
 
 func startWriter(c *Catalog) *writer {
-	events, err := simplelru.NewLRU[string, eventKey](rememberedEvents, nil)
-	if err != nil {
-		panic(err) // only for a size below one
-	}
 	w := &writer{
 		catalog: c,
 		queue:   make(chan request, queueLength),
 		errands: make(chan func()),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
-		events:  events,
+		events:  newLRU[eventKey](rememberedEvents),
 	}
 	go w.run()
 	return w
@@ -232,7 +228,7 @@ func (w *writer) publish(tx *bbolt.Tx, t *transaction) error {
 
 // reach makes the revision that the step leads to the current one.
 func (w *writer) reach(st *step) {
-	w.catalog.hot.advance(st.before)
+	w.catalog.hot.advance(st)
 	w.catalog.current.Store(st.to)
 	w.doubtful = nil
 }
@@ -247,7 +243,7 @@ func (w *writer) settle() error {
 		}
 		current := w.catalog.current.Load()
 		if found.revision == current.sync.Revision {
-			w.catalog.hot.advance(w.doubtful.before)
+			w.catalog.hot.advance(w.doubtful)
 			current.next.Store(nil)
 			w.doubtful = nil
 			return nil
