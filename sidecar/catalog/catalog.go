@@ -75,6 +75,9 @@ type Options struct {
 type hooks struct {
 	commit    func(*bbolt.Tx) error // in place of (*bbolt.Tx).Commit
 	afterRead func()                // between reading a record from the file and filling the LRU
+	// aroundPage is called between pinning a revision and reading a part of the listing from
+	// the file, and between reading it and taking it back to that revision.
+	aroundPage func()
 }
 
 // Limit bounds the records of a document that is read as a whole.
