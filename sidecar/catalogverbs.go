@@ -125,16 +125,16 @@ func (c *catalogConfig) restore(ctx context.Context, args []string, std streams)
 }
 
 func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, stdout io.Writer) error {
-	dump, err := catalog.ReadDump(source)
+	from, err := catalog.ReadRestorable(source)
 	if err != nil {
 		return err
 	}
-	// A new catalog becomes one of the dump's environment.
-	opened, err := c.open(ctx, dump.Header.EnvironmentID, false)
+	// A new catalog becomes one of the dump's environment; a listing doesn't tell its own.
+	opened, err := c.open(ctx, from.EnvironmentID, false)
 	if err != nil {
 		return err
 	}
-	report, err := restoreInto(ctx, opened, dump)
+	report, err := restoreInto(ctx, opened, from)
 	if err == nil {
 		err = json.NewEncoder(stdout).Encode(report)
 	}

@@ -26,8 +26,9 @@ const largestDump = 4 << 30
 
 // restored is the answer to a restore.
 type restored struct {
-	States   int    `json:"states"`  // in the dump
-	Changed  int    `json:"changed"` // in the catalog
+	States   int    `json:"states"`           // in the dump or listing
+	Changed  int    `json:"changed"`          // in the catalog
+	Absent   *int   `json:"absent,omitempty"` // alive in the catalog and not in the listing; told for one only
 	Revision uint64 `json:"revision"`
 	Digest   string `json:"digest"`
 }
@@ -72,27 +73,43 @@ func (s *sidecar) serveRestore(w http.ResponseWriter, r *http.Request) {
 		s.refuseMaintenance(w, "restore", err)
 		return
 	}
-	dump, err := catalog.ReadDump(http.MaxBytesReader(w, r.Body, largestDump))
+	from, err := catalog.ReadRestorable(http.MaxBytesReader(w, r.Body, largestDump))
 	if err != nil {
-		listener.WriteError(w, &listener.Error{Status: http.StatusBadRequest, Code: "malformed_dump", Message: err.Error()})
+		refused := &listener.Error{Status: http.StatusBadRequest, Code: "malformed_dump", Message: err.Error()}
+		if errors.Is(err, catalog.ErrListing) {
+			refused.Code = "malformed_listing"
+		}
+		listener.WriteError(w, refused)
 		return
 	}
-	report, err := restoreInto(r.Context(), s.catalog, dump)
+	report, err := restoreInto(r.Context(), s.catalog, from)
 	switch {
 	case errors.Is(err, catalog.ErrEnvironment):
 		listener.WriteError(w, &listener.Error{Status: http.StatusUnprocessableEntity, Code: "wrong_environment", Message: err.Error()})
 	case err != nil:
 		s.refuseMaintenance(w, "restore", err)
 	default:
-		s.logger.Info("dump restored", "states", report.States, "changed", report.Changed, "revision", report.Revision)
+		s.logger.Info("catalog restored", "listing", from.Listing, "states", report.States, "changed", report.Changed, "revision", report.Revision)
 		listener.WriteJSON(w, http.StatusOK, report)
 	}
 }
 
-func restoreInto(ctx context.Context, c *catalog.Catalog, dump *catalog.DumpContent) (restored, error) {
-	changed, err := c.Restore(ctx, dump)
+// restoreInto merges from into c and reports what that changed.
+func restoreInto(ctx context.Context, c *catalog.Catalog, from *catalog.Restorable) (restored, error) {
+	changed, err := c.Restore(ctx, from)
+	if err != nil {
+		return restored{}, err
+	}
 	at := c.Sync()
-	return restored{States: dump.Header.States, Changed: changed, Revision: at.Revision, Digest: at.Digest.String()}, err
+	report := restored{States: from.States(), Changed: changed, Revision: at.Revision, Digest: at.Digest.String()}
+	if from.Listing {
+		absent, err := c.Absent(ctx, from)
+		if err != nil {
+			return restored{}, fmt.Errorf("counting what the listing doesn't name, after it was restored: %w", err)
+		}
+		report.Absent = &absent
+	}
+	return report, nil
 }
 
 func (s *sidecar) serveVerify(w http.ResponseWriter, r *http.Request) {

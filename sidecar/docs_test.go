@@ -53,8 +53,8 @@ func TestDocumentedNames(t *testing.T) {
 }
 
 var (
-	sourceCode = regexp.MustCompile(`(?:Code: |http\.Status[A-Za-z]+, )"([a-z_]+)"`)
-	withCodes  = []string{"authz", "listener", "webhook"}
+	sourceCode = regexp.MustCompile(`(?:Code: |http\.Status[A-Za-z]+, )"([a-z_]+)"[,}]`)
+	withCodes  = []string{".", "authz", "listener", "webhook"}
 )
 
 // errorCodes finds the codes of errors where they are written down, in the source.

@@ -114,7 +114,7 @@ func allVerbs() []verb {
 			settings: maintenance.settings(), run: maintenance.dump,
 		},
 		{
-			name: "catalog restore", arguments: "FILE", summary: "merge a dump (a file, or - for standard input) into the catalog",
+			name: "catalog restore", arguments: "FILE", summary: "merge a dump, or a listing of Scalekit's API, into the catalog (a file, or - for standard input)",
 			example:  "postern catalog restore --data-dir /var/lib/postern catalog.ndjson",
 			settings: maintenance.settings(), run: maintenance.restore,
 		},

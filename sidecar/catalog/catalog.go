@@ -70,6 +70,9 @@ type hooks struct {
 	open      func(flag int) error  // before the file is opened, which it may keep from happening
 	mapSize   int                   // in place of that of the function mapSize
 	step      func(string) error    // before each step of a compaction, which it may break off
+	// aroundPage is called between pinning a revision and reading a part of the listing from
+	// the file, and between reading it and taking it back to that revision.
+	aroundPage func()
 }
 
 // Limit bounds the records of a document that is read as a whole.

@@ -204,8 +204,8 @@ func TestACompactionEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func manyStates(n int) *DumpContent {
-	d := &DumpContent{}
+func manyStates(n int) *Restorable {
+	d := &Restorable{}
 	for i := range n {
 		d.states = append(d.states, described(permission.Created, 1, fmt.Sprint("many:", i), "").State())
 	}

@@ -18,7 +18,10 @@ import (
 // A dump is JSON lines: a header, then one line for each permission id in the order of the
 // ids' bytes. Deletions are part of it. Two catalogs that saw the same events have the
 // same lines after the header.
-const dumpFormat = "postern-dump/1"
+const (
+	dumpFamily = "postern-dump/" // of any version
+	dumpFormat = dumpFamily + "1"
+)
 
 // longestDumpLine is more than the largest state needs, in bytes, even if JSON escapes
 // each byte of its description.
@@ -164,18 +167,17 @@ func (d dumpState) checkedState() (permission.State, error) {
 	return s, s.Check()
 }
 
-// DumpContent is a dump that was read and checked as a whole.
-type DumpContent struct {
-	Header DumpHeader
-	states []permission.State
-	newest eventKey
+// dumpReader is what was read of a dump by now.
+type dumpReader struct {
+	announced DumpHeader
+	content   Restorable
 }
 
 // ReadDump reads a whole dump. An error names the line; nothing is returned then.
-func ReadDump(r io.Reader) (*DumpContent, error) {
+func ReadDump(r io.Reader) (*Restorable, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, longestDumpLine)
-	d := &DumpContent{}
+	d := &dumpReader{}
 	for number := 1; lines.Scan(); number++ {
 		if err := d.line(number, lines.Bytes()); err != nil {
 			return nil, fmt.Errorf("reading the dump: line %d: %w", number, err)
@@ -184,16 +186,17 @@ func ReadDump(r io.Reader) (*DumpContent, error) {
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("reading the dump: %w", err)
 	}
-	if d.Header.Format == "" {
+	if d.announced.Format == "" {
 		return nil, errors.New("reading the dump: it is empty")
 	}
-	if len(d.states) != d.Header.States {
-		return nil, fmt.Errorf("reading the dump: the header announces %d states and %d came; it was cut off", d.Header.States, len(d.states))
+	if came := len(d.content.states); came != d.announced.States {
+		return nil, fmt.Errorf("reading the dump: the header announces %d states and %d came; it was cut off", d.announced.States, came)
 	}
-	return d, nil
+	d.content.EnvironmentID, d.content.complete = d.announced.EnvironmentID, d.announced.Complete
+	return &d.content, nil
 }
 
-func (d *DumpContent) line(number int, text []byte) error {
+func (d *dumpReader) line(number int, text []byte) error {
 	if number == 1 {
 		return d.header(text)
 	}
@@ -202,24 +205,24 @@ func (d *DumpContent) line(number int, text []byte) error {
 		return err
 	}
 	s, err := line.checkedState()
-	d.states = append(d.states, s)
+	d.content.states = append(d.content.states, s)
 	return err
 }
 
-func (d *DumpContent) header(text []byte) error {
-	if err := decodeLine(text, &d.Header); err != nil {
+func (d *dumpReader) header(text []byte) error {
+	if err := decodeLine(text, &d.announced); err != nil {
 		return err
 	}
-	if d.Header.Format != dumpFormat {
-		return fmt.Errorf("format: want %q, got %.40q", dumpFormat, d.Header.Format)
+	if d.announced.Format != dumpFormat {
+		return fmt.Errorf("format: want %q, got %.40q", dumpFormat, d.announced.Format)
 	}
-	if err := permission.CheckText("environment_id", d.Header.EnvironmentID, 0, permission.MaxID); err != nil {
+	if err := permission.CheckText("environment_id", d.announced.EnvironmentID, 0, permission.MaxID); err != nil {
 		return err
 	}
-	if d.Header.Newest == nil {
+	if d.announced.Newest == nil {
 		return nil
 	}
-	newest := *d.Header.Newest
+	newest := *d.announced.Newest
 	s, err := newest.state()
 	if err == nil && s.Live() {
 		s.Content, err = permission.ParseDigest(newest.Content)
@@ -227,7 +230,7 @@ func (d *DumpContent) header(text []byte) error {
 	if err != nil {
 		return fmt.Errorf("newest: %w", err)
 	}
-	d.newest = keyOf(s)
+	d.content.newest = keyOf(s)
 	return permission.CheckText("newest.event_id", s.EventID, 1, permission.MaxID)
 }
 
@@ -247,15 +250,16 @@ func decodeLine(text []byte, into any) error {
 // and bbolt slows down as one transaction grows.
 const statesPerCommit = 2000
 
-// Restore merges a dump into the catalog by the merge rule, so that what the catalog
-// knows better stays. It takes several commits; one that was broken off leaves some of the
-// dump merged, which the next try completes. The catalog is complete afterwards if the
-// dumped one was. It returns how many states changed, or [ErrEnvironment].
-func (c *Catalog) Restore(ctx context.Context, dump *DumpContent) (changed int, err error) {
-	if from, have := dump.Header.EnvironmentID, c.identity.environment; from != "" && from != have {
+// Restore merges a dump or a listing into the catalog by the merge rule, so that what the
+// catalog knows better stays. It takes several commits; one that was broken off leaves some
+// of it merged, which the next try completes. The catalog is complete afterwards if the
+// dumped one was, or if it was a listing. It returns how many states changed, or
+// [ErrEnvironment].
+func (c *Catalog) Restore(ctx context.Context, from *Restorable) (changed int, err error) {
+	if from, have := from.EnvironmentID, c.identity.environment; from != "" && from != have {
 		return 0, fmt.Errorf("%w: the dump is from %q, this catalog from %q (see --environment-id)", ErrEnvironment, from, have)
 	}
-	for states := range slices.Chunk(dump.states, statesPerCommit) {
+	for states := range slices.Chunk(from.states, statesPerCommit) {
 		changes := make(chan int, 1)
 		_, err := c.submit(ctx, func(t *transaction) (permission.Outcome, error) {
 			n, err := t.restoreStates(states)
@@ -268,8 +272,8 @@ func (c *Catalog) Restore(ctx context.Context, dump *DumpContent) (changed int, 
 		changed += <-changes
 	}
 	_, err = c.submit(ctx, func(t *transaction) (permission.Outcome, error) {
-		t.header.complete = t.header.complete || dump.Header.Complete
-		t.seen(dump.newest)
+		t.header.complete = t.header.complete || from.complete
+		t.seen(from.newest)
 		return permission.OutcomeApplied, nil
 	})
 	return changed, err

@@ -165,7 +165,7 @@ func FuzzReadDump(f *testing.F) {
 			return
 		}
 		dir := t.TempDir()
-		into := open(t, dir, func(o *catalog.Options) { o.EnvironmentID = content.Header.EnvironmentID })
+		into := open(t, dir, func(o *catalog.Options) { o.EnvironmentID = content.EnvironmentID })
 		if _, err := into.Restore(context.Background(), content); err != nil {
 			t.Fatal(err)
 		}

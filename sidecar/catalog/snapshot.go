@@ -93,15 +93,24 @@ func newSnapshot(epoch string, h header) *snapshot {
 	return s
 }
 
-// overlay looks for name in the steps that lead away from s. The first one that changed
-// it holds its value as of s.
-func (s *snapshot) overlay(name string) (*entry, bool) {
+// preimage looks for name in the steps that lead away from s. The first one that changed
+// it holds its state as of s.
+func (s *snapshot) preimage(name string) (permission.State, bool) {
 	for st := s.next.Load(); st != nil; st = st.to.next.Load() {
 		if before, changed := st.preimage(name); changed {
-			return newEntry(before), true
+			return before, true
 		}
 	}
-	return nil, false
+	return permission.State{}, false
+}
+
+// overlay is preimage as policies see it.
+func (s *snapshot) overlay(name string) (*entry, bool) {
+	before, changed := s.preimage(name)
+	if !changed {
+		return nil, false
+	}
+	return newEntry(before), true
 }
 
 // lookup returns what revision s says of name: nil when it says nothing.

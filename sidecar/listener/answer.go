@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -23,7 +24,11 @@ type Error struct {
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
 // WriteError answers with e.
-func WriteError(w http.ResponseWriter, e *Error) {
+func WriteError(w http.ResponseWriter, e *Error) { WriteErrorBeside(w, e, nil) }
+
+// WriteErrorBeside answers with e, and with what programs need to go on as further members
+// beside "error".
+func WriteErrorBeside(w http.ResponseWriter, e *Error, beside map[string]any) {
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
 	}
@@ -31,7 +36,9 @@ func WriteError(w http.ResponseWriter, e *Error) {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
-	WriteJSON(w, e.Status, map[string]envelope{"error": {e.Code, e.Message}})
+	answer := map[string]any{"error": envelope{e.Code, e.Message}}
+	maps.Copy(answer, beside)
+	WriteJSON(w, e.Status, answer)
 }
 
 // WriteJSON answers with body as JSON. A body that can't be encoded is a mistake of
