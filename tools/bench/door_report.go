@@ -24,7 +24,17 @@ func (d *door) report(ctx context.Context, found lookups) (section, error) {
 	fmt.Fprintf(&b, "Postern's LRU holds %s records; its hit ratio, as shipped: %s.\n\n", lruSize, found.ratio())
 	d.writeRatios(&b)
 	d.writeServers(&b)
-	return section{markdown: b.String()}, nil
+	b.WriteString("\n![Questions a second](plots/door.svg)\n")
+	return section{markdown: b.String(), plots: map[string]string{"door.svg": d.plot().svg()}}, nil
+}
+
+func (d *door) plot() barPlot {
+	p := barPlot{title: "Questions a second that each server answers", axis: "requests/s: median of the rounds, and from min to max", format: "%.0f"}
+	for i, row := range d.titled() {
+		color := []string{blue, sky, orange, sand, sand, gray}[i]
+		p.bars = append(p.bars, bar{strings.ReplaceAll(row.title, "`", ""), color, spreadOf(valuesOf(row.of.legs, perSecond))})
+	}
+	return p
 }
 
 func perSecond(l leg) float64 { return l.perSecond }

@@ -1,4 +1,114 @@
 package main
 
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+)
+
 // webhookSecret is a made-up signing secret of the Standard Webhooks form.
 const webhookSecret = "whsec_c2lnbnMgZXZlbnRzIG9mIGEgYmVuY2htYXJrIQ==" //nolint:gosec // signs nothing but events of a benchmark
+
+// signer makes the deliveries of Scalekit. Each one is a new event.
+type signer struct {
+	key     []byte
+	made    int
+	random  *rand.Rand
+	catalog *catalog
+}
+
+func newSigner(c *catalog) (*signer, error) {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(webhookSecret, "whsec_"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the signing secret: %w", err)
+	}
+	return &signer{key: key, catalog: c, random: rand.New(rand.NewPCG(traceSeed, 2))}, nil //nolint:gosec // the same events each time
+}
+
+// updates returns that many signed deliveries of permission.updated, each of a live
+// permission whose description changes: what is decided with it stays the same. They are
+// to be sent within five minutes, which is how long a signature holds.
+func (s *signer) updates(addr string, count int) (*target, error) {
+	return s.deliveries(addr, count, `"outcome":"applied"`, "permission.updated", "Permission")
+}
+
+// foreign returns the same as events that aren't ours: they are verified, decoded,
+// acknowledged, and change nothing.
+func (s *signer) foreign(addr string, count int) (*target, error) {
+	return s.deliveries(addr, count, `"outcome":"ignored"`, "user.created", "User")
+}
+
+func (s *signer) deliveries(addr string, count int, outcome, eventType, object string) (*target, error) {
+	now := time.Now()
+	t := &target{addr: addr, status: statusCreated, check: func(_ int, body []byte) error {
+		if !bytes.Contains(body, []byte(outcome)) {
+			return fmt.Errorf("want %s, got %.200s", outcome, body)
+		}
+		return nil
+	}}
+	for range count {
+		body, err := s.event(now, eventType, object)
+		if err != nil {
+			return nil, err
+		}
+		t.requests = append(t.requests, s.sign(now, body))
+	}
+	return t, nil
+}
+
+// event renders the next event. Each one occurred after the one before it.
+func (s *signer) event(now time.Time, eventType, object string) ([]byte, error) {
+	s.made++
+	r := s.catalog.live[s.random.IntN(len(s.catalog.live))]
+	body, err := json.Marshal(map[string]any{
+		"spec_version": "1", "id": fmt.Sprintf("evt_update%d", s.made), "type": eventType, "object": object,
+		"environment_id": environmentID, "occurred_at": now.Add(time.Duration(s.made)).UTC().Format(instantLayout),
+		"data": map[string]string{"id": r.ID, "name": r.Name, "description": fmt.Sprintf("%s, in version %d", r.Description, s.made)},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rendering an event: %w", err)
+	}
+	return body, nil
+}
+
+// sign returns the HTTP request that delivers body, signed as Standard Webhooks v1 says.
+func (s *signer) sign(now time.Time, body []byte) []byte {
+	id, timestamp := fmt.Sprintf("msg_%d", s.made), strconv.FormatInt(now.Unix(), 10)
+	mac := hmac.New(sha256.New, s.key)
+	fmt.Fprintf(mac, "%s.%s.%s", id, timestamp, body)
+	return fmt.Appendf(nil, "POST /webhooks/scalekit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
+		"webhook-id: %s\r\nwebhook-timestamp: %s\r\nwebhook-signature: v1,%s\r\n\r\n%s",
+		len(body), id, timestamp, base64.StdEncoding.EncodeToString(mac.Sum(nil)), body)
+}
+
+// puts returns as many writes of OPA's Data API, each of a live permission.
+func (s *signer) puts(addr string, count int) (*target, error) {
+	t := &target{addr: addr, status: statusNoContent, check: func(int, []byte) error { return nil }}
+	for range count {
+		s.made++
+		r := s.catalog.live[s.random.IntN(len(s.catalog.live))]
+		r.Description = fmt.Sprintf("%s, in version %d", r.Description, s.made)
+		body, err := json.Marshal(r)
+		if err != nil {
+			return nil, fmt.Errorf("rendering a permission: %w", err)
+		}
+		t.requests = append(t.requests, fmt.Appendf(nil, "PUT /v1/data/scalekit/permissions/%s HTTP/1.1\r\nHost: localhost\r\n"+
+			"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", r.Name, len(body), body))
+	}
+	return t, nil
+}
+
+// healthChecks returns as many requests to OPA that write nothing.
+func healthChecks(addr string) *target {
+	return &target{
+		addr: addr, requests: [][]byte{[]byte("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")},
+		check: func(int, []byte) error { return nil },
+	}
+}
