@@ -21,7 +21,8 @@ func (d *door) report(ctx context.Context, found lookups) (section, error) {
 	o := d.options
 	fmt.Fprintf(&b, "%s\n\nLoad: %d rounds of %g s for each server, %d connections, %d live permissions of which the trace asks for %d.\n",
 		versions, o.rounds, o.seconds, o.connections, o.permissions, liveNames(d.trace))
-	fmt.Fprintf(&b, "Postern's LRU holds %s records; its hit ratio, as shipped: %s.\n\n", lruSize, found.ratio())
+	fmt.Fprintf(&b, "Postern's LRU holds %s records; its hit ratio, as shipped: %s.\n", lruSize, found.ratio())
+	fmt.Fprintf(&b, "Allocated as shipped, by a trace of the collector: Postern %s; OPA %s.\n\n", d.allocated.text(), d.opaAllocated.text())
 	d.writeRatios(&b)
 	d.writeServers(&b)
 	b.WriteString("\n![Questions a second](plots/door.svg)\n")

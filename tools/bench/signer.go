@@ -81,11 +81,15 @@ func (s *signer) event(now time.Time, eventType, object string) ([]byte, error) 
 // sign returns the HTTP request that delivers body, signed as Standard Webhooks v1 says.
 func (s *signer) sign(now time.Time, body []byte) []byte {
 	id, timestamp := fmt.Sprintf("msg_%d", s.made), strconv.FormatInt(now.Unix(), 10)
-	mac := hmac.New(sha256.New, s.key)
-	fmt.Fprintf(mac, "%s.%s.%s", id, timestamp, body)
 	return fmt.Appendf(nil, "POST /webhooks/scalekit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
-		"webhook-id: %s\r\nwebhook-timestamp: %s\r\nwebhook-signature: v1,%s\r\n\r\n%s",
-		len(body), id, timestamp, base64.StdEncoding.EncodeToString(mac.Sum(nil)), body)
+		"webhook-id: %s\r\nwebhook-timestamp: %s\r\nwebhook-signature: %s\r\n\r\n%s",
+		len(body), id, timestamp, signature(s.key, id, timestamp, body), body)
+}
+
+func signature(key []byte, id, timestamp string, body []byte) string {
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "%s.%s.%s", id, timestamp, body)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
 // puts returns as many writes of OPA's Data API, each of a live permission.

@@ -10,7 +10,7 @@ import (
 // Measures of a plot, in pixels of its own.
 const (
 	plotWidth   = 860
-	plotLeft    = 300 // of the labels of bars
+	plotLeft    = 340 // of the labels of bars
 	plotRight   = 70  // behind the longest bar, for its value
 	plotTop     = 44
 	rowHeight   = 26
@@ -31,6 +31,9 @@ const (
 	sand   = "#f0bf8a"
 	gray   = "#8c959f"
 )
+
+// halo keeps a text readable where a line runs through it.
+const halo = `stroke="#ffffff" stroke-width="4" paint-order="stroke"`
 
 // canvas collects an SVG document.
 type canvas struct{ strings.Builder }
@@ -89,28 +92,31 @@ func (p barPlot) svg() string {
 	}
 	step := tickStep(most)
 	x := func(value float64) float64 { return plotLeft + value/most*(plotWidth-plotLeft-plotRight) }
+	middle := func(row int) float64 { return plotTop + (float64(row)+0.5)*rowHeight }
 	for value := 0.0; value <= most*1.0001; value += step {
 		c.line(x(value), plotTop, x(value), bottom, faint, 1)
 		c.text(x(value), bottom+16, `text-anchor="middle"`, fmt.Sprintf("%g", roundTo(value, step)))
 	}
 	c.text(x(most/2), bottom+38, `text-anchor="middle"`, p.axis)
 	for i, b := range p.bars {
-		b.draw(c, plotTop+(float64(i)+0.5)*rowHeight, x, p.format)
+		b.draw(c, middle(i), x)
 	}
 	if p.mark > 0 {
 		c.line(x(p.mark), plotTop-4, x(p.mark), bottom, ink, 1.5)
 	}
+	for i, b := range p.bars {
+		c.text(x(max(b.most, b.median))+8, middle(i)+textShift, halo, fmt.Sprintf(p.format, b.median))
+	}
 	return c.end()
 }
 
-func (b bar) draw(c *canvas, middle float64, x func(float64) float64, format string) {
+func (b bar) draw(c *canvas, middle float64, x func(float64) float64) {
 	c.text(plotLeft-10, middle+textShift, `text-anchor="end"`, b.label)
 	c.rect(x(0), middle-barHeight/2, x(b.median)-x(0), barHeight, b.color)
 	c.line(x(b.least), middle, x(b.most), middle, ink, 1.2)
 	for _, end := range []float64{b.least, b.most} {
 		c.line(x(end), middle-whiskerHalf, x(end), middle+whiskerHalf, ink, 1.2)
 	}
-	c.text(x(max(b.most, b.median))+8, middle+textShift, "", fmt.Sprintf(format, b.median))
 }
 
 // tickStep returns a round step that gives an axis up to most about axisTicks ticks.

@@ -8,6 +8,7 @@ import (
 )
 
 const (
+	curvesTop    = 72
 	curvesLeft   = 70
 	curvesRight  = 270 // for the legend
 	curvesHeight = 300
@@ -34,7 +35,7 @@ var percentileTicks = []float64{10, 50, 90, 99, 99.9}
 func nines(percentile float64) float64 { return -math.Log10(1 - percentile/100) }
 
 func (p curvePlot) svg() string {
-	bottom := float64(plotTop + curvesHeight)
+	bottom := float64(curvesTop + curvesHeight)
 	c := newCanvas(bottom+axisHeight, p.title)
 	least, most := p.decades()
 	last := nines(percentileTicks[len(percentileTicks)-1])
@@ -47,7 +48,7 @@ func (p curvePlot) svg() string {
 	p.axes(c, x, y, least, most)
 	for i, curve := range p.curves {
 		curve.draw(c, x, y)
-		curve.legend(c, plotTop+10+float64(i)*22)
+		curve.legend(c, curvesTop+10+float64(i)*22)
 	}
 	return c.end()
 }
@@ -64,10 +65,10 @@ func (p curvePlot) decades() (least, most float64) {
 }
 
 func (p curvePlot) axes(c *canvas, x func(float64) float64, y func(time.Duration) float64, least, most float64) {
-	bottom := float64(plotTop + curvesHeight)
+	bottom := float64(curvesTop + curvesHeight)
 	left, right := x(percentileTicks[0]), x(percentileTicks[len(percentileTicks)-1])
 	for _, percentile := range percentileTicks {
-		c.line(x(percentile), plotTop, x(percentile), bottom, faint, 1)
+		c.line(x(percentile), curvesTop, x(percentile), bottom, faint, 1)
 		c.text(x(percentile), bottom+16, `text-anchor="middle"`, fmt.Sprintf("%g", percentile))
 	}
 	c.text((left+right)/2, bottom+38, `text-anchor="middle"`, "percentile of the questions")
@@ -82,7 +83,7 @@ func (p curvePlot) axes(c *canvas, x func(float64) float64, y func(time.Duration
 			c.text(left-8, y(latency)+textShift, `text-anchor="end"`, latency.String())
 		}
 	}
-	c.text(16, plotTop-6, "", "latency, from when the question was due")
+	c.text(16, curvesTop-22, "", "latency, from when the question was due")
 }
 
 func (v curve) dash() string {
