@@ -159,4 +159,3 @@ func (c *calm) latencyPlot() curvePlot {
 	}
 	return p
 }
-

@@ -61,7 +61,7 @@ func (c *canvas) rect(x, y, width, height float64, color string) {
 }
 
 func (c *canvas) end() string {
-	c.WriteString("</svg>\n")
+	fmt.Fprintln(c, "</svg>")
 	return c.String()
 }
 
