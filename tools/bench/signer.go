@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,10 +19,9 @@ const webhookSecret = "whsec_c2lnbnMgZXZlbnRzIG9mIGEgYmVuY2htYXJrIQ==" //nolint:
 
 // signer makes the deliveries of Scalekit. Each one is a new event.
 type signer struct {
-	key     []byte
-	made    int
-	random  *rand.Rand
-	catalog *catalog
+	key   []byte
+	made  int
+	known []record // live permissions, in the order in which they are updated
 }
 
 func newSigner(c *catalog) (*signer, error) {
@@ -29,7 +29,20 @@ func newSigner(c *catalog) (*signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the signing secret: %w", err)
 	}
-	return &signer{key: key, catalog: c, random: rand.New(rand.NewPCG(traceSeed, 2))}, nil //nolint:gosec // the same events each time
+	s := &signer{key: key, known: slices.Clone(c.live)}
+	random := rand.New(rand.NewPCG(traceSeed, 2)) //nolint:gosec // the same events each time
+	random.Shuffle(len(s.known), func(i, j int) { s.known[i], s.known[j] = s.known[j], s.known[i] })
+	return s, nil
+}
+
+// update returns the next permission with a new description. Each one is updated before
+// the first one is again: of two updates of one permission in flight at once, the later
+// one could come first, and the other one would rightly change nothing.
+func (s *signer) update() record {
+	s.made++
+	r := s.known[s.made%len(s.known)]
+	r.Description = fmt.Sprintf("%s, in version %d", r.Description, s.made)
+	return r
 }
 
 // updates returns that many signed deliveries of permission.updated, each of a live
@@ -65,12 +78,11 @@ func (s *signer) deliveries(addr string, count int, outcome, eventType, object s
 
 // event renders the next event. Each one occurred after the one before it.
 func (s *signer) event(now time.Time, eventType, object string) ([]byte, error) {
-	s.made++
-	r := s.catalog.live[s.random.IntN(len(s.catalog.live))]
+	r := s.update()
 	body, err := json.Marshal(map[string]any{
 		"spec_version": "1", "id": fmt.Sprintf("evt_update%d", s.made), "type": eventType, "object": object,
 		"environment_id": environmentID, "occurred_at": now.Add(time.Duration(s.made)).UTC().Format(instantLayout),
-		"data": map[string]string{"id": r.ID, "name": r.Name, "description": fmt.Sprintf("%s, in version %d", r.Description, s.made)},
+		"data": map[string]string{"id": r.ID, "name": r.Name, "description": r.Description},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("rendering an event: %w", err)
@@ -96,9 +108,7 @@ func signature(key []byte, id, timestamp string, body []byte) string {
 func (s *signer) puts(addr string, count int) (*target, error) {
 	t := &target{addr: addr, status: statusNoContent, check: func(int, []byte) error { return nil }}
 	for range count {
-		s.made++
-		r := s.catalog.live[s.random.IntN(len(s.catalog.live))]
-		r.Description = fmt.Sprintf("%s, in version %d", r.Description, s.made)
+		r := s.update()
 		body, err := json.Marshal(r)
 		if err != nil {
 			return nil, fmt.Errorf("rendering a permission: %w", err)

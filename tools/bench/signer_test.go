@@ -50,7 +50,7 @@ func TestUpdatesKeepThePermissionAndComeLater(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids, before := map[string]bool{}, ""
+	ids, before, recent := map[string]bool{}, "", map[string]bool{}
 	for range 2 { // batches, in which the clock may stand still
 		updates, err := s.updates("", 50)
 		if err != nil {
@@ -67,6 +67,10 @@ func TestUpdatesKeepThePermissionAndComeLater(t *testing.T) {
 				t.Fatal(err)
 			}
 			known := live[e.Data.Name]
+			if recent[known.ID] {
+				t.Errorf("want all others updated before %s is again", known.Name)
+			}
+			recent[known.ID] = true
 			if e.Type != "permission.updated" || known.ID != e.Data.ID || known.Description == e.Data.Description || known.Name == "" {
 				t.Errorf("want another description of %+v, got %s", known, body)
 			}
