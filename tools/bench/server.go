@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,12 +25,15 @@ type server struct {
 	name    string
 	command *exec.Cmd
 	addr    string
+	// collections is what the collector did, of a server started with [traceCollector].
+	collections *collections
 }
 
 // startServer starts the command of a server that says where it listens. It hands its
-// log, line by line, to ready, until that returns an address; the rest is thrown away.
-func startServer(ctx context.Context, name string, args []string, ready func(line []byte) string) (*server, error) {
-	s := command(ctx, name, args)
+// log, line by line, to ready, until that returns an address; the rest is thrown away. Its
+// environment is as shipped but for what is given, such as GOGC=100.
+func startServer(ctx context.Context, name string, args []string, ready func(line []byte) string, environment ...string) (*server, error) {
+	s := command(ctx, name, args, environment...)
 	log, err := s.command.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("reading the log of %s: %w", name, err)
@@ -41,7 +43,7 @@ func startServer(ctx context.Context, name string, args []string, ready func(lin
 	}
 	found := make(chan string, 1)
 	var said bytes.Buffer
-	go watch(log, &said, ready, found)
+	go watch(log, &said, ready, found, s.restOfLog())
 	select {
 	case s.addr = <-found:
 	case <-time.After(startWithin):
@@ -53,14 +55,23 @@ func startServer(ctx context.Context, name string, args []string, ready func(lin
 	return s, nil
 }
 
-// watch reads a log to its end. Found gets the address, or is closed without one.
-func watch(log io.Reader, said *bytes.Buffer, ready func(line []byte) string, found chan<- string) {
+// restOfLog takes what a server writes once it listens.
+func (s *server) restOfLog() io.Writer {
+	if s.collections != nil {
+		return s.collections
+	}
+	return io.Discard
+}
+
+// watch reads a log to its end. Found gets the address, or is closed without one; rest
+// gets what comes then.
+func watch(log io.Reader, said *bytes.Buffer, ready func(line []byte) string, found chan<- string, rest io.Writer) {
 	defer close(found)
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		if addr := ready(lines.Bytes()); addr != "" {
 			found <- addr
-			_, _ = io.Copy(io.Discard, log) // so that the server never waits for its log
+			_, _ = io.Copy(rest, log) // so that the server never waits for its log
 			return
 		}
 		said.Write(append(lines.Bytes(), '\n'))
@@ -69,9 +80,12 @@ func watch(log io.Reader, said *bytes.Buffer, ready func(line []byte) string, fo
 
 // startServerAt starts a server that is told where to listen, and throws its log away. It
 // returns when the server takes connections.
-func startServerAt(ctx context.Context, name, addr string, args []string) (*server, error) {
-	s := command(ctx, name, args)
+func startServerAt(ctx context.Context, name, addr string, args []string, environment ...string) (*server, error) {
+	s := command(ctx, name, args, environment...)
 	s.addr = addr
+	if s.collections != nil {
+		s.command.Stderr = s.collections
+	}
 	if err := s.command.Start(); err != nil { // without Stderr its log goes to the null device
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
@@ -94,11 +108,14 @@ func startServerAt(ctx context.Context, name, addr string, args []string) (*serv
 	}
 }
 
-func command(ctx context.Context, name string, args []string) *server {
+func command(ctx context.Context, name string, args []string, environment ...string) *server {
 	s := &server{name: name, command: exec.CommandContext(ctx, args[0], args[1:]...)}
-	s.command.Env = withoutTuning(os.Environ())
+	s.command.Env = append(withoutTuning(os.Environ()), environment...)
 	s.command.Cancel = func() error { return s.command.Process.Signal(os.Interrupt) }
 	s.command.WaitDelay = stopWithin
+	if slices.Contains(environment, traceCollector) {
+		s.collections = &collections{}
+	}
 	return s
 }
 
@@ -128,15 +145,6 @@ func (s *server) stop() error {
 		return nil
 	}
 	return err
-}
-
-// posternAddr reads from a line of Postern's log where the decision API listens.
-func posternAddr(line []byte) string {
-	var said struct{ Msg, Listener, Addr string }
-	if json.Unmarshal(line, &said) != nil || said.Msg != "listening" || said.Listener != "authorize" {
-		return ""
-	}
-	return said.Addr
 }
 
 // freeAddr returns a loopback address that was free a moment ago, for a server that
