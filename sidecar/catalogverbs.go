@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/postern-authz/postern/sidecar/catalog"
@@ -84,19 +85,21 @@ func (c *catalogConfig) dump(ctx context.Context, _ []string, std streams) (err 
 	if err != nil {
 		return err
 	}
+	b := newBar(std.stderr, "dumping")
+	defer b.end()
 	if running {
 		body, err := ask(ctx, client, http.MethodGet, controlDump, nil)
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(std.stdout, body)
+		_, err = io.Copy(&countingLines{to: std.stdout, progress: b.progress}, body)
 		return errors.Join(err, body.Close())
 	}
 	opened, err := c.open(ctx, "", true)
 	if err != nil {
 		return err
 	}
-	return errors.Join(opened.Dump(ctx, std.stdout), opened.Close())
+	return errors.Join(opened.Dump(ctx, std.stdout, b.progress), opened.Close())
 }
 
 func (c *catalogConfig) restore(ctx context.Context, args []string, std streams) (err error) {
@@ -109,43 +112,45 @@ func (c *catalogConfig) restore(ctx context.Context, args []string, std streams)
 		defer func() { err = errors.Join(err, f.Close()) }()
 		source = f
 	}
-	client, running, err := c.control(ctx)
+	report, err := maintain(ctx, c, std.stderr, task[restored]{
+		what: "restoring", method: http.MethodPost, path: controlRestore, body: source,
+		stopped: func(progress catalog.Progress) (restored, error) { return c.restoreStopped(ctx, source, progress) },
+	})
 	if err != nil {
 		return err
 	}
-	if running {
-		body, err := ask(ctx, client, http.MethodPost, controlRestore, source)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(std.stdout, body)
-		return errors.Join(err, body.Close())
-	}
-	return c.restoreStopped(ctx, source, std.stdout)
+	return json.NewEncoder(std.stdout).Encode(report)
 }
 
-func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, stdout io.Writer) error {
+func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, progress catalog.Progress) (report restored, err error) {
 	from, err := catalog.ReadRestorable(source)
 	if err != nil {
-		return err
+		return report, err
 	}
 	// A new catalog becomes one of the dump's environment; a listing doesn't tell its own.
 	opened, err := c.open(ctx, from.EnvironmentID, false)
 	if err != nil {
-		return err
+		return report, err
 	}
-	report, err := restoreInto(ctx, opened, from)
-	if err == nil {
-		err = json.NewEncoder(stdout).Encode(report)
-	}
-	return errors.Join(err, opened.Close())
+	report, err = restoreInto(ctx, opened, from, progress)
+	return report, errors.Join(err, opened.Close())
 }
 
 // errUnsound ends `catalog verify` of a catalog with problems, which it printed.
-var errUnsound = errors.New("the catalog is not sound; restore it from a dump, or move it away to start empty")
+var errUnsound = errors.New("the catalog is not sound; restore a dump into another --data-dir, or start with --rebuild, which moves the file aside and begins empty")
 
 func (c *catalogConfig) verify(ctx context.Context, _ []string, std streams) error {
-	report, err := c.report(ctx)
+	report, err := maintain(ctx, c, std.stderr, task[catalog.Report]{
+		what: "verifying", method: http.MethodGet, path: controlVerify,
+		stopped: func(progress catalog.Progress) (report catalog.Report, err error) {
+			opened, err := c.open(ctx, "", true)
+			if err != nil {
+				return report, err
+			}
+			report, err = opened.Verify(ctx, progress)
+			return report, errors.Join(err, opened.Close())
+		},
+	})
 	if err != nil {
 		return err
 	}
@@ -160,22 +165,49 @@ func (c *catalogConfig) verify(ctx context.Context, _ []string, std streams) err
 	return nil
 }
 
-func (c *catalogConfig) report(ctx context.Context) (report catalog.Report, err error) {
+func (c *catalogConfig) compact(ctx context.Context, _ []string, std streams) error {
+	report, err := maintain(ctx, c, std.stderr, task[catalog.CompactReport]{
+		what: "compacting", method: http.MethodPost, path: controlCompact,
+		stopped: func(progress catalog.Progress) (report catalog.CompactReport, err error) {
+			if _, err := os.Stat(filepath.Join(c.dataDir, catalog.FileName)); err != nil {
+				return report, fmt.Errorf("looking for the catalog: %w", err) // opening would make a new one
+			}
+			opened, err := c.open(ctx, "", false)
+			if err != nil {
+				return report, err
+			}
+			report, err = opened.Compact(ctx, progress)
+			return report, errors.Join(err, opened.Close())
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(std.stdout).Encode(report)
+}
+
+// task is a long piece of work on the catalog: of a running sidecar by a request to its
+// control socket, of a stopped one by a function.
+type task[T any] struct {
+	what, method, path string
+	body               io.Reader
+	stopped            func(catalog.Progress) (T, error)
+}
+
+// maintain does a task, with a bar on the screen if it takes its time.
+func maintain[T any](ctx context.Context, c *catalogConfig, screen io.Writer, t task[T]) (result T, err error) {
 	client, running, err := c.control(ctx)
 	if err != nil {
-		return report, err
+		return result, err
 	}
-	if running {
-		body, err := ask(ctx, client, http.MethodGet, controlVerify, nil)
-		if err != nil {
-			return report, err
-		}
-		return report, errors.Join(json.NewDecoder(body).Decode(&report), body.Close())
+	b := newBar(screen, t.what)
+	defer b.end()
+	if !running {
+		return t.stopped(b.progress)
 	}
-	opened, err := c.open(ctx, "", true)
+	answer, err := ask(ctx, client, t.method, t.path, t.body)
 	if err != nil {
-		return report, err
+		return result, err
 	}
-	report, err = opened.Verify(ctx)
-	return report, errors.Join(err, opened.Close())
+	return result, errors.Join(followWork(answer, b.progress, &result), answer.Close())
 }

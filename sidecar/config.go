@@ -31,6 +31,7 @@ type config struct {
 	adminAddr         listener.Address
 	dataDir           string
 	controlSocket     string
+	rebuild           bool
 	lruSize           int
 	maxDocument       catalog.Limit
 	policyDir         string
@@ -94,6 +95,10 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 		},
 		dataDirSetting(&c.dataDir),
 		controlSocketSetting(&c.controlSocket),
+		{
+			name: "rebuild", initial: "false", bare: true, set: boolean(&c.rebuild),
+			help: "move a catalog file that can't be used aside, and begin empty and incomplete; a sound file stays",
+		},
 		{
 			name: "lru-size", initial: "10000", set: positive(&c.lruSize),
 			help: "hot permission records kept in memory",

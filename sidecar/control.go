@@ -18,6 +18,7 @@ const (
 	controlDump    = "/v1/catalog/dump"
 	controlRestore = "/v1/catalog/restore"
 	controlVerify  = "/v1/catalog/verify"
+	controlCompact = "/v1/catalog/compact"
 )
 
 // largestDump bounds a dump that is restored, in bytes: a million states have about
@@ -37,7 +38,7 @@ type restored struct {
 func (s *sidecar) serveDump(w http.ResponseWriter, r *http.Request) {
 	spool, err := s.spoolDump(r.Context())
 	if err != nil {
-		s.refuseMaintenance(w, "dump", err)
+		listener.WriteError(w, s.refusal("dump")(err))
 		return
 	}
 	defer func() {
@@ -58,7 +59,7 @@ func (s *sidecar) spoolDump(ctx context.Context) (*os.File, error) {
 	if err := os.Remove(spool.Name()); err != nil {
 		return nil, errors.Join(err, spool.Close())
 	}
-	if err := s.catalog.Dump(ctx, spool); err != nil {
+	if err := s.catalog.Dump(ctx, spool, nil); err != nil {
 		return nil, errors.Join(err, spool.Close())
 	}
 	if _, err := spool.Seek(0, io.SeekStart); err != nil {
@@ -70,7 +71,7 @@ func (s *sidecar) spoolDump(ctx context.Context) (*os.File, error) {
 func (s *sidecar) serveRestore(w http.ResponseWriter, r *http.Request) {
 	// A dump takes longer to send than other requests may.
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(maintenanceWithin)); err != nil {
-		s.refuseMaintenance(w, "restore", err)
+		listener.WriteError(w, s.refusal("restore")(err))
 		return
 	}
 	from, err := catalog.ReadRestorable(http.MaxBytesReader(w, r.Body, largestDump))
@@ -82,21 +83,18 @@ func (s *sidecar) serveRestore(w http.ResponseWriter, r *http.Request) {
 		listener.WriteError(w, refused)
 		return
 	}
-	report, err := restoreInto(r.Context(), s.catalog, from)
-	switch {
-	case errors.Is(err, catalog.ErrEnvironment):
-		listener.WriteError(w, &listener.Error{Status: http.StatusUnprocessableEntity, Code: "wrong_environment", Message: err.Error()})
-	case err != nil:
-		s.refuseMaintenance(w, "restore", err)
-	default:
-		s.logger.Info("catalog restored", "listing", from.Listing, "states", report.States, "changed", report.Changed, "revision", report.Revision)
-		listener.WriteJSON(w, http.StatusOK, report)
-	}
+	answerWork(w, func(progress catalog.Progress) (restored, error) {
+		report, err := restoreInto(r.Context(), s.catalog, from, progress)
+		if err == nil {
+			s.logger.Info("catalog restored", "listing", from.Listing, "states", report.States, "changed", report.Changed, "revision", report.Revision)
+		}
+		return report, err
+	}, s.refusal("restore"))
 }
 
 // restoreInto merges from into c and reports what that changed.
-func restoreInto(ctx context.Context, c *catalog.Catalog, from *catalog.Restorable) (restored, error) {
-	changed, err := c.Restore(ctx, from)
+func restoreInto(ctx context.Context, c *catalog.Catalog, from *catalog.Restorable, progress catalog.Progress) (restored, error) {
+	changed, err := c.Restore(ctx, from, progress)
 	if err != nil {
 		return restored{}, err
 	}
@@ -113,16 +111,29 @@ func restoreInto(ctx context.Context, c *catalog.Catalog, from *catalog.Restorab
 }
 
 func (s *sidecar) serveVerify(w http.ResponseWriter, r *http.Request) {
-	report, err := s.catalog.Verify(r.Context())
-	if err != nil {
-		s.refuseMaintenance(w, "verify", err)
-		return
-	}
-	listener.WriteJSON(w, http.StatusOK, report)
+	answerWork(w, func(progress catalog.Progress) (catalog.Report, error) {
+		return s.catalog.Verify(r.Context(), progress)
+	}, s.refusal("verify"))
 }
 
-// refuseMaintenance tells all: whoever may use the control socket may read the log.
-func (s *sidecar) refuseMaintenance(w http.ResponseWriter, what string, err error) {
-	s.logger.Error("maintenance failed", "verb", what, "error", err)
-	listener.WriteError(w, &listener.Error{Status: http.StatusServiceUnavailable, Code: what + "_failed", Message: fmt.Sprint(err), RetryAfter: time.Second})
+func (s *sidecar) serveCompact(w http.ResponseWriter, r *http.Request) {
+	answerWork(w, func(progress catalog.Progress) (catalog.CompactReport, error) {
+		report, err := s.catalog.Compact(r.Context(), progress)
+		if err == nil {
+			s.logger.Info("catalog compacted", "bytes_before", report.Before, "bytes_after", report.After)
+		}
+		return report, err
+	}, s.refusal("compact"))
+}
+
+// refusal is the status map of maintenance. It tells all: whoever may use the control socket
+// may read the log.
+func (s *sidecar) refusal(what string) func(error) *listener.Error {
+	return func(err error) *listener.Error {
+		s.logger.Error("maintenance failed", "verb", what, "error", err)
+		if errors.Is(err, catalog.ErrEnvironment) {
+			return &listener.Error{Status: http.StatusUnprocessableEntity, Code: "wrong_environment", Message: err.Error()}
+		}
+		return &listener.Error{Status: http.StatusServiceUnavailable, Code: what + "_failed", Message: err.Error(), RetryAfter: time.Second}
+	}
 }

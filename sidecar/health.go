@@ -54,6 +54,9 @@ func (s *sidecar) advice() []check {
 		first, _, _ := strings.Cut(err.Error(), "\n") // what follows quotes the policy, which is the log's
 		notes[1].detail = "FAILED, the previous policy stays: " + first
 	}
+	if aside := s.catalog.MovedAside(); aside != "" {
+		notes = append(notes, check{"rebuilt", true, "at this start: what could not be used is now " + aside})
+	}
 	if !s.catalog.Sync().Complete {
 		notes = append(notes, check{"complete", true, "no: a permission may exist whose events never came (--on-incomplete is " + s.config.onIncomplete + ")"})
 	}

@@ -124,6 +124,11 @@ func allVerbs() []verb {
 			settings: maintenance.settings(), run: maintenance.verify,
 		},
 		{
+			name: "catalog compact", summary: "copy the catalog's file into one without holes, while it is used",
+			example:  "postern catalog compact --data-dir /var/lib/postern",
+			settings: maintenance.settings(), run: maintenance.compact,
+		},
+		{
 			name: "healthcheck", summary: "exit 0 when the sidecar on this machine is ready",
 			example:  "postern healthcheck --admin-addr 127.0.0.1:8282",
 			settings: health.settings(), run: health.run,

@@ -41,6 +41,7 @@ func (s *sidecar) controlRoutes() http.Handler {
 	route(r, controlDump, http.MethodGet, http.HandlerFunc(s.serveDump))
 	route(r, controlRestore, http.MethodPost, http.HandlerFunc(s.serveRestore))
 	route(r, controlVerify, http.MethodGet, http.HandlerFunc(s.serveVerify))
+	route(r, controlCompact, http.MethodPost, http.HandlerFunc(s.serveCompact))
 	return r
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/postern-authz/postern/sidecar/authz"
@@ -92,9 +94,16 @@ func (s *sidecar) openCatalog(ctx context.Context) (err error) {
 		EnvironmentID: s.config.environmentID,
 		LRUSize:       s.config.lruSize,
 		MaxDocument:   s.config.maxDocument,
+		Rebuild:       s.config.rebuild,
 	})
 	if err != nil {
 		return err
+	}
+	if aside := s.catalog.MovedAside(); aside != "" {
+		s.logger.Warn("the catalog's file could not be used; it was moved aside, and the catalog begins empty and incomplete", "moved_to", aside)
+	}
+	if err := s.catalog.WriteError(); err != nil {
+		s.logger.Warn("the catalog can't be written to: questions are answered, webhooks are answered 503 until it can", "error", err)
 	}
 	at := s.catalog.Sync()
 	s.logger.Info("catalog loaded", "epoch", at.Epoch, "revision", at.Revision, "permissions", at.Count, "complete", at.Complete)
@@ -188,7 +197,12 @@ func (s *sidecar) listen() error {
 	if err != nil {
 		return fmt.Errorf("--control-socket: %w", err)
 	}
-	return s.add(lastListener, control, s.controlRoutes(), maintenanceWithin)
+	err = s.add(lastListener, control, s.controlRoutes(), maintenanceWithin)
+	if s.catalog.WriteError() != nil && (errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)) {
+		s.logger.Warn("no control socket: its directory can't be written to; set --control-socket to another one", "error", err)
+		return nil
+	}
+	return err
 }
 
 // lastListener is the one that is opened last: who waits for the others waits for it.

@@ -50,7 +50,7 @@ func sound(t testing.TB, dir string) catalog.Report {
 			t.Error(err)
 		}
 	}()
-	report, err := c.Verify(context.Background())
+	report, err := c.Verify(context.Background(), nil)
 	if err != nil || len(report.Problems) > 0 {
 		t.Fatalf("the file is not sound: %v %v", err, report.Problems)
 	}

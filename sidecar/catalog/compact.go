@@ -11,18 +11,6 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Progress is told how much of a long piece of work is done, from time to time. Both
-// numbers count the same things, of which there are total.
-type Progress func(done, total int64)
-
-// none stands for a progress that nobody wants to hear of.
-func (p Progress) orNone() Progress {
-	if p == nil {
-		return func(int64, int64) {}
-	}
-	return p
-}
-
 // ErrCompacting: a compaction is under way already. Nothing changed.
 var ErrCompacting = errors.New("the catalog is being compacted already")
 
@@ -120,9 +108,9 @@ func (c *Catalog) fillDraft(ctx context.Context, d *draft, progress Progress) (r
 
 func copyBuckets(ctx context.Context, to *bbolt.DB, from *bbolt.Tx, progress Progress) error {
 	names := [][]byte{bucketMeta, bucketStates, bucketBearers, bucketNames}
-	w := &draftWriter{ctx: ctx, to: to, progress: progress}
+	w := &draftWriter{to: to, count: counter{ctx: ctx, progress: progress}}
 	for _, name := range names {
-		w.total += int64(from.Bucket(name).Inspect().KeyN)
+		w.count.total += int64(from.Bucket(name).Inspect().KeyN)
 	}
 	for _, name := range names {
 		if err := w.copyBucket(name, from.Bucket(name)); err != nil {
@@ -134,10 +122,8 @@ func copyBuckets(ctx context.Context, to *bbolt.DB, from *bbolt.Tx, progress Pro
 
 // draftWriter copies in the order of the keys, many of them in one transaction.
 type draftWriter struct {
-	ctx         context.Context
-	to          *bbolt.DB
-	progress    Progress
-	done, total int64
+	to    *bbolt.DB
+	count counter
 }
 
 func (w *draftWriter) copyBucket(name []byte, from *bbolt.Bucket) error {
@@ -151,7 +137,7 @@ func (w *draftWriter) copyBucket(name []byte, from *bbolt.Bucket) error {
 			}
 			into.FillPercent = draftFill
 			for n := 0; key != nil && n < keysPerDraftTx; n++ {
-				if err := w.advance(); err != nil {
+				if err := w.count.advance(); err != nil {
 					return err
 				}
 				if err := into.Put(key, value); err != nil {
@@ -166,14 +152,6 @@ func (w *draftWriter) copyBucket(name []byte, from *bbolt.Bucket) error {
 		}
 	}
 	return nil
-}
-
-func (w *draftWriter) advance() error {
-	if w.done++; w.done%keysPerProgress != 0 {
-		return nil
-	}
-	w.progress(w.done, w.total)
-	return w.ctx.Err()
 }
 
 // touchedKeys are the keys that were written or deleted, by bucket. A nil one notes nothing.

@@ -193,7 +193,7 @@ func TestACompactionEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	dir := t.TempDir()
 	c := openHooked(t, dir, hooks{step: func(string) error { cancel(); return nil }}, 10)
-	if _, err := c.Restore(context.Background(), manyStates(keysPerProgress)); err != nil {
+	if _, err := c.Restore(context.Background(), manyStates(stepsPerProgress), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Compact(ctx, nil); !errors.Is(err, context.Canceled) {
@@ -224,7 +224,7 @@ func copyDirectory(t *testing.T, dir string) string {
 func dumpLines(t *testing.T, c *Catalog) string {
 	t.Helper()
 	var b strings.Builder
-	if err := c.Dump(context.Background(), &b); err != nil {
+	if err := c.Dump(context.Background(), &b, nil); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()

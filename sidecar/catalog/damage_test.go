@@ -47,11 +47,11 @@ func TestADamagedRecordIsAnErrorAndNotAbsence(t *testing.T) {
 			if readIn(t, d, txn, "scalekit", "permissions", "b") == nil {
 				t.Error("its neighbor can't be read")
 			}
-			report, err := c.Verify(context.Background())
+			report, err := c.Verify(context.Background(), nil)
 			if err != nil || len(report.Problems) == 0 {
 				t.Errorf("verify: %v, %v", report, err)
 			}
-			if err := c.Dump(context.Background(), io.Discard); bucket == "states" && err == nil {
+			if err := c.Dump(context.Background(), io.Discard, nil); bucket == "states" && err == nil {
 				t.Error("a dump was made of it")
 			}
 		})

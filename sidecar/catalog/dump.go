@@ -54,7 +54,7 @@ type dumpState struct {
 
 // Dump writes the newest revision. It holds a database transaction until it is done, and
 // the file grows by what is written meanwhile: w should be a file or memory, not a slow peer.
-func (c *Catalog) Dump(ctx context.Context, w io.Writer) (err error) {
+func (c *Catalog) Dump(ctx context.Context, w io.Writer, progress Progress) (err error) {
 	defer containDamage(&err)()
 	out := bufio.NewWriter(w)
 	lines := json.NewEncoder(out)
@@ -64,11 +64,13 @@ func (c *Catalog) Dump(ctx context.Context, w io.Writer) (err error) {
 			return err
 		}
 		states := tx.Bucket(bucketStates)
-		if err := lines.Encode(c.dumpHeader(head, states.Inspect().KeyN)); err != nil {
+		all := states.Inspect().KeyN
+		if err := lines.Encode(c.dumpHeader(head, all)); err != nil {
 			return err
 		}
+		count := counter{ctx: ctx, total: int64(all), progress: progress.orNone()}
 		return forEachState(ctx, states, func(s permission.State) error {
-			return lines.Encode(dumped(s))
+			return errors.Join(lines.Encode(dumped(s)), count.advance())
 		})
 	})
 	if err != nil {
@@ -255,10 +257,11 @@ const statesPerCommit = 2000
 // of it merged, which the next try completes. The catalog is complete afterwards if the
 // dumped one was, or if it was a listing. It returns how many states changed, or
 // [ErrEnvironment].
-func (c *Catalog) Restore(ctx context.Context, from *Restorable) (changed int, err error) {
+func (c *Catalog) Restore(ctx context.Context, from *Restorable, progress Progress) (changed int, err error) {
 	if from, have := from.EnvironmentID, c.identity.environment; from != "" && from != have {
 		return 0, fmt.Errorf("%w: the dump is from %q, this catalog from %q (see --environment-id)", ErrEnvironment, from, have)
 	}
+	done, total := int64(0), int64(len(from.states))
 	for states := range slices.Chunk(from.states, statesPerCommit) {
 		changes := make(chan int, 1)
 		_, err := c.submit(ctx, func(t *transaction) (permission.Outcome, error) {
@@ -270,6 +273,8 @@ func (c *Catalog) Restore(ctx context.Context, from *Restorable) (changed int, e
 			return changed, err
 		}
 		changed += <-changes
+		done += int64(len(states))
+		progress.orNone()(done, total)
 	}
 	_, err = c.submit(ctx, func(t *transaction) (permission.Outcome, error) {
 		t.header.complete = t.header.complete || from.complete

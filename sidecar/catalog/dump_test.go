@@ -18,7 +18,7 @@ import (
 func dump(t testing.TB, c *catalog.Catalog) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := c.Dump(context.Background(), &b); err != nil {
+	if err := c.Dump(context.Background(), &b, nil); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -30,7 +30,7 @@ func restore(t testing.TB, c *catalog.Catalog, text string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed, err := c.Restore(context.Background(), content)
+	changed, err := c.Restore(context.Background(), content, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestRestoreRefusesAnotherEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	into := open(t, t.TempDir())
-	if _, err := into.Restore(context.Background(), content); !errors.Is(err, catalog.ErrEnvironment) || into.Sync().Revision != 0 {
+	if _, err := into.Restore(context.Background(), content, nil); !errors.Is(err, catalog.ErrEnvironment) || into.Sync().Revision != 0 {
 		t.Errorf("got %v at revision %d", err, into.Sync().Revision)
 	}
 }
@@ -166,7 +166,7 @@ func FuzzReadDump(f *testing.F) {
 		}
 		dir := t.TempDir()
 		into := open(t, dir, func(o *catalog.Options) { o.EnvironmentID = content.EnvironmentID })
-		if _, err := into.Restore(context.Background(), content); err != nil {
+		if _, err := into.Restore(context.Background(), content, nil); err != nil {
 			t.Fatal(err)
 		}
 		again, err := catalog.ReadDump(strings.NewReader(dump(t, into)))
@@ -174,7 +174,7 @@ func FuzzReadDump(f *testing.F) {
 			t.Fatalf("its own dump can't be read: %v", err)
 		}
 		revision := into.Sync().Revision
-		if changed, err := into.Restore(context.Background(), again); err != nil || changed != 0 || into.Sync().Revision != revision {
+		if changed, err := into.Restore(context.Background(), again, nil); err != nil || changed != 0 || into.Sync().Revision != revision {
 			t.Fatalf("its own dump changed %d states: %v", changed, err)
 		}
 		closeNow(t, into)

@@ -29,7 +29,7 @@ func sampleCatalog(t testing.TB, permissions int) string {
 		again.PermissionID, again.ID, again.OccurredAt = e.PermissionID+"_again", e.ID+"_again", e.OccurredAt+10
 		states.states = append(states.states, again.State())
 	}
-	if _, err := c.Restore(context.Background(), states); err != nil {
+	if _, err := c.Restore(context.Background(), states, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Close(); err != nil {
@@ -196,7 +196,7 @@ func FuzzInspect(f *testing.F) {
 			if err != nil {
 				t.Fatalf("it was found sound and can't be opened: %v", err)
 			}
-			report, err := c.Verify(context.Background())
+			report, err := c.Verify(context.Background(), nil)
 			if err := errors.Join(err, c.Close()); err != nil || len(report.Problems) > 0 {
 				t.Fatalf("it was found sound, and isn't: %v %v", err, report.Problems)
 			}

@@ -203,7 +203,7 @@ func compareWithFile(t *testing.T, c *Catalog, dir string) {
 	if got := reopened.Sync(); got != said {
 		t.Errorf("the file says %+v, memory said %+v", got, said)
 	}
-	if report, err := reopened.Verify(context.Background()); err != nil || len(report.Problems) > 0 { // inspects the file, too
+	if report, err := reopened.Verify(context.Background(), nil); err != nil || len(report.Problems) > 0 { // inspects the file, too
 		t.Errorf("not sound: %v %v", err, report.Problems)
 	}
 }
@@ -266,7 +266,7 @@ func TestCatalogAgreesWithTheOracle(t *testing.T) {
 			order = order[size:]
 		}
 		compareWithOracle(rt, c, permissiontest.Fold(history))
-		if report, err := c.Verify(context.Background()); err != nil || len(report.Problems) > 0 {
+		if report, err := c.Verify(context.Background(), nil); err != nil || len(report.Problems) > 0 {
 			rt.Fatalf("not sound: %v %v", err, report.Problems)
 		}
 		if err := c.Close(); err != nil {

@@ -39,7 +39,7 @@ func readListing(t testing.TB, text string) *catalog.Restorable {
 func restoreListing(t testing.TB, c *catalog.Catalog, text string) (changed, absent int) {
 	t.Helper()
 	l := readListing(t, text)
-	changed, err := c.Restore(context.Background(), l)
+	changed, err := c.Restore(context.Background(), l, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestALongListing(t *testing.T) {
 	}
 	dir := t.TempDir()
 	c := open(t, dir)
-	if changed, err := c.Restore(context.Background(), l); err != nil || changed != n || c.Sync().Count != n || !c.Sync().Complete {
+	if changed, err := c.Restore(context.Background(), l, nil); err != nil || changed != n || c.Sync().Count != n || !c.Sync().Complete {
 		t.Errorf("%d changed, %v, %+v", changed, err, c.Sync())
 	}
 	closeNow(t, c)
@@ -266,10 +266,10 @@ func FuzzReadListing(f *testing.F) {
 		}
 		dir := t.TempDir()
 		c := open(t, dir)
-		if changed, err := c.Restore(context.Background(), l); err != nil || changed != l.States() || !c.Sync().Complete || c.Sync().EventID != "" {
+		if changed, err := c.Restore(context.Background(), l, nil); err != nil || changed != l.States() || !c.Sync().Complete || c.Sync().EventID != "" {
 			t.Fatalf("%d of %d changed, %v, %+v", changed, l.States(), err, c.Sync())
 		}
-		if changed, err := c.Restore(context.Background(), l); err != nil || changed != 0 {
+		if changed, err := c.Restore(context.Background(), l, nil); err != nil || changed != 0 {
 			t.Fatalf("again: %d changed, %v", changed, err)
 		}
 		if absent, err := c.Absent(context.Background(), l); err != nil || absent != 0 {

@@ -223,9 +223,10 @@ func (t *transaction) record(d decision) {
 		return
 	}
 	name := []byte(d.name)
-	if d.is == (permission.State{}) {
+	switch {
+	case d.is == (permission.State{}):
 		t.must(t.names.Delete(name))
-	} else {
+	case d.is.ID != d.was.ID: // else it stands there already, and a page less is written
 		t.must(t.names.Put(name, seal(bucketNames, name, []byte(d.is.ID))))
 	}
 	if d.was.Live() {

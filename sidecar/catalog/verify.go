@@ -32,10 +32,10 @@ func (r *Report) problem(format string, arguments ...any) {
 // Verify reads the whole file and compares what follows from the states with what stands
 // beside them. Where no writer runs it reads each page as well. The error says why it
 // could not finish.
-func (c *Catalog) Verify(ctx context.Context) (report Report, err error) {
+func (c *Catalog) Verify(ctx context.Context, progress Progress) (report Report, err error) {
 	defer containDamage(&err)()
 	report.Problems = []string{}
-	err = c.view(func(tx *bbolt.Tx) error { return verify(ctx, tx, &report) })
+	err = c.view(func(tx *bbolt.Tx) error { return verify(ctx, tx, &report, progress.orNone()) })
 	if err == nil && c.writer == nil {
 		if err := inspectFile(ctx, c.path); err != nil {
 			report.problem("%v", err)
@@ -44,26 +44,28 @@ func (c *Catalog) Verify(ctx context.Context) (report Report, err error) {
 	return report, errors.Join(err, ctx.Err())
 }
 
-func verify(ctx context.Context, tx *bbolt.Tx, report *Report) error {
+func verify(ctx context.Context, tx *bbolt.Tx, report *Report, progress Progress) error {
+	// Each of the three goes over about as many entries.
+	count := &counter{ctx: ctx, total: 3 * int64(tx.Bucket(bucketStates).Inspect().KeyN), progress: progress}
 	head, err := readHeader(tx.Bucket(bucketMeta))
 	if err != nil {
 		return err
 	}
 	report.Revision, report.Digest = head.revision, head.digest.String()
-	if err := verifyStates(ctx, tx, head, report); err != nil {
+	if err := verifyStates(count, tx, head, report); err != nil {
 		return err
 	}
-	if err := verifyBearers(ctx, tx, report); err != nil {
+	if err := verifyBearers(count, tx, report); err != nil {
 		return err
 	}
-	return verifyNames(ctx, tx, head, report)
+	return verifyNames(count, tx, head, report)
 }
 
 // verifyStates checks each state by itself and that the index leads to it.
-func verifyStates(ctx context.Context, tx *bbolt.Tx, head header, report *Report) error {
+func verifyStates(count *counter, tx *bbolt.Tx, head header, report *Report) error {
 	states, bearers := tx.Bucket(bucketStates), tx.Bucket(bucketBearers)
 	return states.ForEach(func(id, sealed []byte) error {
-		if err := ctx.Err(); err != nil {
+		if err := count.advance(); err != nil {
 			return err
 		}
 		s, err := openState(id, sealed)
@@ -88,9 +90,9 @@ func verifyStates(ctx context.Context, tx *bbolt.Tx, head header, report *Report
 }
 
 // verifyBearers checks that the index leads to nothing else.
-func verifyBearers(ctx context.Context, tx *bbolt.Tx, report *Report) error {
+func verifyBearers(count *counter, tx *bbolt.Tx, report *Report) error {
 	return tx.Bucket(bucketBearers).ForEach(func(key, _ []byte) error {
-		if err := ctx.Err(); err != nil {
+		if err := count.advance(); err != nil {
 			return err
 		}
 		name, id, _ := bytes.Cut(key, []byte{0})
@@ -106,11 +108,11 @@ func verifyBearers(ctx context.Context, tx *bbolt.Tx, report *Report) error {
 }
 
 // verifyNames recomputes who decides for each name, and the count and the digest.
-func verifyNames(ctx context.Context, tx *bbolt.Tx, head header, report *Report) error {
+func verifyNames(count *counter, tx *bbolt.Tx, head header, report *Report) error {
 	states, bearers := tx.Bucket(bucketStates), tx.Bucket(bucketBearers)
 	var digest permission.Digest
 	err := tx.Bucket(bucketNames).ForEach(func(name, _ []byte) error {
-		if err := ctx.Err(); err != nil {
+		if err := count.advance(); err != nil {
 			return err
 		}
 		s, _, err := readDecider(tx, name)

@@ -56,7 +56,7 @@ type writer struct {
 	errands chan func() // what must happen between two commits
 	touched touchedKeys // by the commits since a compaction began; nil without one
 
-	failure atomic.Pointer[error] // of the last group; nil before the first
+	failure atomic.Pointer[error] // of the last group, or of opening the file for writing
 }
 
 func startWriter(c *Catalog) *writer {
@@ -67,6 +67,9 @@ func startWriter(c *Catalog) *writer {
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 		events:  newLRU[eventKey](rememberedEvents),
+	}
+	if unwritable := c.file.Load().unwritable; unwritable != nil {
+		w.failure.Store(&unwritable)
 	}
 	go w.run()
 	return w
@@ -274,7 +277,8 @@ func (c *Catalog) Apply(ctx context.Context, event permission.Event) (permission
 	})
 }
 
-// WriteError returns what kept the last commit from being written, or nil.
+// WriteError returns what kept the last commit from being written, or the file from being
+// opened for writing, or nil.
 func (c *Catalog) WriteError() error {
 	if c.writer == nil {
 		return nil
