@@ -225,9 +225,12 @@ func (c *config) run(ctx context.Context, _ []string, std streams) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 	logger := newLogger(std.stderr, c.logFormat, c.logLevel)
-	if err := tuneRuntime(); err != nil {
+	kept, err := tuneRuntime()
+	defer kept.keep()
+	if err != nil {
 		logger.Warn("memory limit not known, set GOMEMLIMIT", "error", err)
 	}
+	go releaseWhenIdle(ctx)
 	s, err := newSidecar(ctx, *c, logger)
 	if err != nil {
 		return err

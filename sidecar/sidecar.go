@@ -89,12 +89,17 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 }
 
 func (s *sidecar) openCatalog(ctx context.Context) (err error) {
+	record, err := s.telemetry.CommitRecorder()
+	if err != nil {
+		return err
+	}
 	s.catalog, err = catalog.Open(ctx, catalog.Options{
 		Dir:           s.config.dataDir,
 		EnvironmentID: s.config.environmentID,
 		LRUSize:       s.config.lruSize,
 		MaxDocument:   s.config.maxDocument,
 		Rebuild:       s.config.rebuild,
+		Committed:     func(c catalog.Commit) { record(c.Requests, c.Took, c.Err) },
 	})
 	if err != nil {
 		return err
@@ -107,10 +112,15 @@ func (s *sidecar) openCatalog(ctx context.Context) (err error) {
 	}
 	at := s.catalog.Sync()
 	s.logger.Info("catalog loaded", "epoch", at.Epoch, "revision", at.Revision, "permissions", at.Count, "complete", at.Complete)
-	return s.telemetry.ObserveCatalog(func() (permissions, revision int64) {
-		at := s.catalog.Sync()
-		return int64(at.Count), int64(at.Revision)
-	})
+	return s.telemetry.ObserveCatalog(s.catalogFigures)
+}
+
+func (s *sidecar) catalogFigures() telemetry.CatalogFigures {
+	at, now := s.catalog.Sync(), s.catalog.Figures()
+	return telemetry.CatalogFigures{
+		Permissions: int64(at.Count), Revision: int64(at.Revision),
+		Hits: int64(now.Hits), Misses: int64(now.Misses), Queued: int64(now.Queued), FileBytes: now.FileBytes,
+	}
 }
 
 // readFollowed reads secrets, token and certificate for the first time.

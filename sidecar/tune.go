@@ -1,32 +1,84 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
+	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
 const (
-	// gcPercent lets the heap grow to five times of what lives before it is collected. A
-	// question leaves garbage and hardly anything that lives, so that the runtime's own 100
-	// would collect all the time: docs/benchmarks.md has the figures.
-	gcPercent = 400
-	// memoryShare of the container's limit is the heap's; beyond it the collector works
-	// harder. The rest is for stacks and for the pages of the catalog's file.
+	// memoryShare of the container's limit is the runtime's; beyond it the collector works
+	// harder. The rest is for the pages of the catalog's file.
 	memoryShare = 0.8
+	// reserveMost and reserveShare bound the reserve, in bytes and as a part of the limit.
+	reserveMost  = 32 << 20
+	reserveShare = 6
+	// releaseEvery is how often an idle process is looked for, and idleBytes what one
+	// allocates meanwhile at most; releaseLeast is less memory than is worth releasing.
+	releaseEvery = 5 * time.Second
+	idleBytes    = 4 << 20
+	releaseLeast = 4 << 20
 )
 
-// tuneRuntime sets what GOGC and GOMEMLIMIT set, unless they are set: the runtime reads
-// them from the environment itself, and so does this.
-func tuneRuntime() error {
-	if _, set := os.LookupEnv("GOGC"); !set {
-		debug.SetGCPercent(gcPercent)
-	}
+// reserve is memory that is never touched, so that it is address space and nothing else. It
+// counts as living, and the collector lets garbage grow to GOGC percent of what lives: a
+// question leaves garbage and hardly anything that lives, so that without a reserve the
+// collector would run all the time. docs/decisions/0008 has the figures.
+type reserve []byte
+
+// tuneRuntime sets the runtime's memory limit from the container's, unless GOMEMLIMIT is
+// set, and returns the reserve, which is to be kept until the end.
+func tuneRuntime() (reserve, error) {
 	// Does nothing without a limit, and nothing where GOMEMLIMIT is set.
-	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare)); err != nil {
-		return fmt.Errorf("reading the memory limit of the container: %w", err)
+	_, err := memlimit.Set(memlimit.WithRatio(memoryShare))
+	if err != nil {
+		err = fmt.Errorf("reading the memory limit of the container: %w", err)
 	}
-	return nil
+	return make(reserve, min(reserveMost, debug.SetMemoryLimit(-1)/reserveShare)), err
 }
+
+// releaseWhenIdle gives garbage and free memory back to the system when nothing much
+// happens, until ctx ends: a sidecar at rest should take what it needs and no more.
+func releaseWhenIdle(ctx context.Context) {
+	ticker := time.NewTicker(releaseEvery)
+	defer ticker.Stop()
+	allocated, released := readMemory().allocated, false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := readMemory()
+		idle := now.allocated-allocated < idleBytes
+		if idle && !released && now.garbage+now.free > releaseLeast {
+			debug.FreeOSMemory()
+		}
+		allocated, released = readMemory().allocated, idle
+	}
+}
+
+// memory is what the runtime says of its memory, in bytes.
+type memory struct {
+	allocated uint64 // ever
+	garbage   uint64 // may be in it: what was allocated since the last collection
+	free      uint64 // and not given back
+}
+
+func readMemory() memory {
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+	}
+	metrics.Read(samples)
+	n := func(i int) uint64 { return samples[i].Value.Uint64() }
+	return memory{allocated: n(0), garbage: n(1) - min(n(1), n(2)), free: n(3) + n(4)}
+}
+
+// keep ends the life of the reserve, and no sooner.
+func (r reserve) keep() { runtime.KeepAlive(r) }

@@ -28,6 +28,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -60,7 +61,18 @@ type Options struct {
 	ReadOnly      bool   // open an existing file for reading only; Apply and Restore fail
 	Rebuild       bool   // move a file that can't be used aside, and start empty; see [Catalog.MovedAside]
 
+	// Committed is told of each group that the writer was done with, in its goroutine: it
+	// must return at once. It may be nil.
+	Committed func(Commit)
+
 	hooks hooks
+}
+
+// Commit is what became of a group of requests that shared a transaction.
+type Commit struct {
+	Requests int           // events, and parts of a restore
+	Took     time.Duration // from the first request that was taken to the sync
+	Err      error         // nothing of the group was written, as far as is known
 }
 
 // hooks let the tests of this package into moments that nobody reaches from outside.
@@ -89,6 +101,7 @@ type Catalog struct {
 	movedAside  string
 	maxDocument Limit
 	hot         *hot
+	committed   func(Commit)
 	hooks       hooks
 
 	// file is what is read and written. Only the writer swaps it, for one that says the same.
@@ -149,7 +162,10 @@ func openAt(ctx context.Context, o Options, path string) (*Catalog, error) {
 		}
 		_ = os.Remove(path + draftSuffix) // left by a crash; the next compaction says what is wrong with it
 	}
-	c := &Catalog{path: path, maxDocument: o.MaxDocument, hot: newHot(max(1, o.LRUSize)), hooks: o.hooks}
+	c := &Catalog{path: path, maxDocument: o.MaxDocument, hot: newHot(max(1, o.LRUSize)), committed: o.Committed, hooks: o.hooks}
+	if c.committed == nil {
+		c.committed = func(Commit) {}
+	}
 	if c.hooks.commit == nil {
 		c.hooks.commit = (*bbolt.Tx).Commit
 	}
@@ -216,6 +232,25 @@ func (c *Catalog) Sync() Sync { return c.current.Load().sync }
 
 // EnvironmentID returns the Scalekit environment that the file belongs to, or "".
 func (c *Catalog) EnvironmentID() string { return c.identity.environment }
+
+// Figures are what an operator watches, as of now.
+type Figures struct {
+	Hits, Misses uint64 // records and absent names that were in memory, or had to be read from the file
+	Queued       int    // requests that wait for a commit
+	FileBytes    int64  // 0 when the file can't be looked at
+}
+
+// Figures returns them.
+func (c *Catalog) Figures() (f Figures) {
+	f.Hits, f.Misses = c.hot.counts()
+	if c.writer != nil {
+		f.Queued = len(c.writer.queue)
+	}
+	if info, err := os.Stat(c.path); err == nil {
+		f.FileBytes = info.Size()
+	}
+	return f
+}
 
 // Close finishes the commit under way, refuses the requests still queued and closes
 // the file. It is safe to call more than once.

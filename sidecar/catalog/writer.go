@@ -124,8 +124,10 @@ func (w *writer) gather(first request) []request {
 
 // commit applies a group and acknowledges it, or refuses it as a whole.
 func (w *writer) commit(group []request) {
+	began := time.Now()
 	results, err := w.transact(group)
 	w.failure.Store(&err)
+	w.catalog.committed(Commit{Requests: len(group), Took: time.Since(began), Err: err})
 	for i, r := range group {
 		if err != nil {
 			r.done <- result{err: fmt.Errorf("writing the catalog: %w", err)}
