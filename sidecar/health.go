@@ -54,6 +54,9 @@ func (s *sidecar) advice() []check {
 		first, _, _ := strings.Cut(err.Error(), "\n") // what follows quotes the policy, which is the log's
 		notes[1].detail = "FAILED, the previous policy stays: " + first
 	}
+	if s.receiver != nil {
+		notes = append(notes, check{"clock", true, s.receiver.Clock()})
+	}
 	if !s.catalog.Sync().Complete {
 		notes = append(notes, check{"complete", true, "no: a permission may exist whose events never came (--on-incomplete is " + s.config.onIncomplete + ")"})
 	}
