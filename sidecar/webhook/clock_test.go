@@ -117,6 +117,16 @@ func TestAJumpIsTold(t *testing.T) {
 	}
 }
 
+// A time of this machine carries both clocks, and the difference of two such times is that of
+// the monotonic one alone: the wall clock's has to be taken without it.
+func TestBothClocksAreRead(t *testing.T) {
+	began := time.Now()
+	m := newClock(began).moment(began.Add(time.Second))
+	if strings.Contains(m.wall.String(), "m=") || m.monotonic != time.Second || !strings.Contains(began.String(), "m=") {
+		t.Errorf("got %v, began %v", m, began)
+	}
+}
+
 // What was compared with the clock before it was set says nothing of it afterwards.
 func TestAJumpBeginsTheEstimateAnew(t *testing.T) {
 	c := newClock(noon)

@@ -48,6 +48,7 @@ func TestDeliveriesOutsideTheWindowAreTold(t *testing.T) {
 		}
 	}
 	f.deliver(t, event, func(r *http.Request) { r.Header.Set("webhook-timestamp", "soon") })
+	f.deliver(t, event, func(r *http.Request) { r.Header.Set("webhook-signature", "nonsense") })
 	if got := f.receiver.Clock(); !strings.Contains(got, "2 of the deliveries since 2026-01-01T12:00:00Z were outside of the window of 300 s, the last by -3600 s") {
 		t.Errorf("got %s", got)
 	}
