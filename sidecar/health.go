@@ -57,6 +57,9 @@ func (s *sidecar) advice() []check {
 	if aside := s.catalog.MovedAside(); aside != "" {
 		notes = append(notes, check{"rebuilt", true, "at this start: what could not be used is now " + aside})
 	}
+	if s.receiver != nil {
+		notes = append(notes, check{"clock", true, s.receiver.Clock()})
+	}
 	if !s.catalog.Sync().Complete {
 		notes = append(notes, check{"complete", true, "no: a permission may exist whose events never came (--on-incomplete is " + s.config.onIncomplete + ")"})
 	}

@@ -42,6 +42,7 @@ type sidecar struct {
 	telemetry *telemetry.Telemetry
 	catalog   *catalog.Catalog
 	engine    *authz.Engine
+	receiver  *webhook.Receiver // nil while the receiver is off
 
 	keys     *followed[webhook.Keys]
 	apiToken *followed[string]
@@ -194,6 +195,7 @@ func (s *sidecar) listen() error {
 		if err != nil {
 			return err
 		}
+		s.receiver = receiver
 		if err := s.add("webhook", s.config.webhookAddr, s.webhookRoutes(receiver), answerWithin); err != nil {
 			return err
 		}
@@ -229,7 +231,7 @@ func (s *sidecar) guarded(a listener.Address, handler http.Handler) http.Handler
 	return handler
 }
 
-func (s *sidecar) newReceiver() (http.Handler, error) {
+func (s *sidecar) newReceiver() (*webhook.Receiver, error) {
 	return webhook.NewReceiver(webhook.Config{
 		Keys:          s.keys.get,
 		EnvironmentID: s.config.environmentID,

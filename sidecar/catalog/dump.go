@@ -54,8 +54,15 @@ type dumpState struct {
 
 // Dump writes the newest revision. It holds a database transaction until it is done, and
 // the file grows by what is written meanwhile: w should be a file or memory, not a slow peer.
+// A file that isn't sound is refused: half of a catalog restored elsewhere would allow what
+// was deleted.
 func (c *Catalog) Dump(ctx context.Context, w io.Writer, progress Progress) (err error) {
 	defer containDamage(&err)()
+	if c.writer == nil { // a writer's file was inspected when it was opened
+		if err := inspectFile(ctx, c.path); err != nil {
+			return fmt.Errorf("dumping the catalog: %w", err)
+		}
+	}
 	out := bufio.NewWriter(w)
 	lines := json.NewEncoder(out)
 	err = c.view(func(tx *bbolt.Tx) error {

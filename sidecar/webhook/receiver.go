@@ -40,20 +40,22 @@ type Receiver struct {
 	turns   chan struct{}
 	metrics metrics
 	log     log
+	clock   *clock
 }
 
 // NewReceiver returns a receiver. The error is that of the meter.
 func NewReceiver(c Config) (*Receiver, error) {
-	m, err := newMetrics(c.Meter)
-	if err != nil {
+	rc := &Receiver{
+		config: c,
+		turns:  make(chan struct{}, bodiesAtOnce),
+		log:    log{c.Logger, listener.NewFailureLog(c.Logger, c.Now)},
+		clock:  newClock(c.Now()),
+	}
+	var err error
+	if rc.metrics, err = newMetrics(c.Meter, rc.skew); err != nil {
 		return nil, fmt.Errorf("making the receiver's metrics: %w", err)
 	}
-	return &Receiver{
-		config:  c,
-		turns:   make(chan struct{}, bodiesAtOnce),
-		metrics: m,
-		log:     log{c.Logger, listener.NewFailureLog(c.Logger, c.Now)},
-	}, nil
+	return rc, nil
 }
 
 // ServeHTTP answers a delivery: 201 once its event is durable and visible, or isn't ours
@@ -76,7 +78,12 @@ func (rc *Receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) (d delivery, outcome string, err error) {
-	c, err := readClaim(r.Header, rc.config.Now())
+	now := rc.config.Now()
+	rc.look(now)
+	c, err := readClaim(r.Header, now)
+	if errors.Is(err, ErrOutsideWindow) {
+		rc.clock.refused(r.Header.Get(headerTimestamp), rc.clock.moment(now))
+	}
 	if err != nil {
 		return d, "", err
 	}
@@ -104,6 +111,7 @@ func (rc *Receiver) read(w http.ResponseWriter, r *http.Request, c claim) (deliv
 	if err := c.verify(rc.config.Keys(), body); err != nil {
 		return delivery{}, err
 	}
+	rc.compare(c)
 	d, err := decode(body)
 	d.webhookID = c.id
 	if err != nil {

@@ -54,14 +54,15 @@ func (s *sink) count() int {
 
 // fixture is a receiver, and what surrounds it.
 type fixture struct {
-	config *http.Server
-	server *httptest.Server // nil in a bubble, whose clock the network doesn't know
-	sink   *sink
-	keys   atomic.Pointer[webhook.Keys]
-	asked  func() // called when the receiver asks for the keys, unless nil
-	now    time.Time
-	log    *lockedBuffer
-	reader *sdk.ManualReader
+	receiver *webhook.Receiver
+	config   *http.Server
+	server   *httptest.Server // nil in a bubble, whose clock the network doesn't know
+	sink     *sink
+	keys     atomic.Pointer[webhook.Keys]
+	asked    func() // called when the receiver asks for the keys, unless nil
+	now      time.Time
+	log      *lockedBuffer
+	reader   *sdk.ManualReader
 }
 
 type lockedBuffer struct {
@@ -122,6 +123,7 @@ func newReceiver(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.receiver = receiver
 	f.config = listener.NewServer(receiver, time.Minute, slog.New(slog.DiscardHandler))
 	return f
 }

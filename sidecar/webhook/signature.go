@@ -49,6 +49,7 @@ var errMisleading = errors.New("scalekit-signature and t=…,v1=… aren't what 
 type claim struct {
 	id, timestamp string
 	signatures    [][]byte
+	receivedAt    time.Time // by this machine's clock
 }
 
 // readClaim checks all that can be checked without the body, and so without a MAC.
@@ -71,7 +72,7 @@ func readClaim(header http.Header, now time.Time) (claim, error) {
 		return claim{}, err
 	}
 	parsed, err := readSignatures(signatures)
-	return claim{ids[0], timestamps[0], parsed}, err
+	return claim{ids[0], timestamps[0], parsed, now}, err
 }
 
 // validID refuses a full stop, which ends the id in what is signed: the place of the next
