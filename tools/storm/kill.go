@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// killStorm kills the sidecar at random moments while events are delivered and questions
+// asked, and starts it again on the same directory.
+func killStorm(ctx context.Context, f *field) error {
+	f.ledger, f.history = newLedger(), newHistory(f.fork(), 120, 0)
+	if err := f.births(ctx); err != nil {
+		return err
+	}
+	f.data = f.inDir("data")
+	f.install(nil)
+	stop := f.crowd(ctx, 12, 3)
+	defer stop()
+	for round := 1; !f.over(ctx); round++ {
+		do := f.life
+		switch {
+		case round%7 == 0:
+			do = f.checkpoint
+		case f.random.IntN(3) == 0:
+			do = f.shortLife
+		}
+		if err := do(ctx); err != nil {
+			return err
+		}
+	}
+	if f.hopeless() {
+		return nil
+	}
+	return f.checkpoint(ctx)
+}
+
+// births kills sidecars while they make a new catalog.
+func (f *field) births(ctx context.Context) error {
+	births := 20
+	if f.short {
+		births = 4
+	}
+	for i := range births {
+		f.data = f.inDir(fmt.Sprint("birth", i))
+		if err := f.shortLife(ctx); err != nil {
+			return err
+		}
+		s, err := f.start(ctx)
+		if err != nil {
+			return f.refusedStart(ctx, err)
+		}
+		f.end(s)
+	}
+	return nil
+}
+
+// refusedStart makes a violation of a sidecar that doesn't start on what a kill left.
+func (f *field) refusedStart(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	f.violate("after a kill: %v", err)
+	return errors.New("there is no sidecar to go on with")
+}
+
+// shortLife kills within the first milliseconds, before anybody is served.
+func (f *field) shortLife(ctx context.Context) error {
+	s, err := launch(f.postern, f.data)
+	if err != nil {
+		return err
+	}
+	pause(ctx, f.upTo(60*time.Millisecond))
+	f.count("kills at the start", 1)
+	f.end(s)
+	return nil
+}
+
+// life starts the sidecar, looks at once whether all that was acknowledged is there, and
+// kills it some time later, now and then while it dumps the catalog.
+func (f *field) life(ctx context.Context) error {
+	s, err := f.start(ctx)
+	if err != nil {
+		return f.refusedStart(ctx, err)
+	}
+	if f.random.IntN(2) == 0 {
+		if err := f.sweep(ctx, s); err != nil {
+			f.tolerate(ctx, s, "asking", err)
+		}
+	}
+	pause(ctx, f.upTo(400*time.Millisecond))
+	if f.random.IntN(3) == 0 {
+		f.killWhileDumping(ctx, s)
+		return nil
+	}
+	f.count("kills", 1)
+	f.end(s)
+	return nil
+}
+
+// killWhileDumping leaves the dump whole, or an error: never a part that looks like a whole.
+func (f *field) killWhileDumping(ctx context.Context, s *sidecar) {
+	type dumped struct {
+		text string
+		err  error
+	}
+	done := make(chan dumped, 1)
+	asked := f.ledger.now()
+	go func() {
+		text, _, err := verb(ctx, f.postern, "catalog", "dump", "--data-dir", f.data)
+		done <- dumped{text, err}
+	}()
+	pause(ctx, f.upTo(40*time.Millisecond))
+	f.count("kills while dumping", 1)
+	f.end(s)
+	if d := <-done; d.err == nil {
+		f.count("dumps that came whole all the same", 1)
+		f.judgeDump(asked, d.text)
+	}
+}
+
+// checkpoint lets everything be acknowledged and compares the running sidecar, kills it,
+// and compares what it left.
+func (f *field) checkpoint(ctx context.Context) error {
+	s, err := f.start(ctx)
+	if err != nil {
+		return f.refusedStart(ctx, err)
+	}
+	pause(ctx, f.upTo(200*time.Millisecond))
+	return f.settled(func() error {
+		if ctx.Err() != nil {
+			f.end(s)
+			return ctx.Err()
+		}
+		err := f.compare(ctx, s)
+		f.count("kills", 1)
+		f.end(s)
+		if err != nil {
+			return err
+		}
+		f.verify(ctx)
+		return f.compareDump(ctx)
+	})
+}
