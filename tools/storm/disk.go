@@ -25,37 +25,31 @@ func diskStorm(ctx context.Context, f *field) (err error) {
 	}
 	defer func() { err = errors.Join(err, unmount()) }()
 	// With few records in the LRU, questions have to read the file.
-	s, err := f.start(ctx, "--lru-size=16")
-	if err != nil {
+	if _, err := f.start(ctx, "--lru-size=16"); err != nil {
 		return err
 	}
-	defer func() { f.end(s) }()
+	defer f.endCurrent()
 	stop := f.crowd(ctx, 8, 2)
 	defer stop()
 	for round := 1; !f.over(ctx); round++ {
-		if s, err = f.fullDisk(ctx, s, round%3 == 0); err != nil {
+		if err := f.fullDisk(ctx, round%3 == 0); err != nil {
 			return err
 		}
 	}
-	if f.hopeless() {
-		return nil
-	}
-	if err := f.settled(func() error { return f.compare(ctx, s) }); err != nil {
-		return err
-	}
-	stop()
-	f.end(s)
-	f.verify(ctx)
-	return f.compareDump(ctx)
+	return f.lastComparison(ctx, stop)
 }
 
 // fullDisk is one round. Sometimes the sidecar is killed while the disk is full, and has to
 // start on it: its file needs no more room for that.
-func (f *field) fullDisk(ctx context.Context, s *sidecar, killed bool) (*sidecar, error) {
+func (f *field) fullDisk(ctx context.Context, killed bool) error {
+	s, err := f.present(ctx)
+	if err != nil {
+		return err
+	}
 	pause(ctx, f.upTo(hundredMilliseconds))
 	path, err := ballast(f.data, f.random.IntN(leaveMost))
 	if err != nil {
-		return s, err
+		return err
 	}
 	f.count("full disks", 1)
 	f.siege(ctx, s)
@@ -63,13 +57,13 @@ func (f *field) fullDisk(ctx context.Context, s *sidecar, killed bool) (*sidecar
 		f.count("kills on a full disk", 1)
 		f.end(s)
 		if s, err = f.start(ctx, "--lru-size=16"); err != nil {
-			return s, errors.Join(f.refusedStart(ctx, err), os.Remove(path))
+			return f.refusedStart(ctx, err)
 		}
 		f.siege(ctx, s)
 	}
 	if err := os.Remove(path); err != nil {
-		return s, fmt.Errorf("making room again: %w", err)
+		return fmt.Errorf("making room again: %w", err)
 	}
 	f.heals(ctx, s)
-	return s, nil
+	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +31,9 @@ type field struct {
 	mu      sync.Mutex
 	current *sidecar
 	changed chan struct{} // closed when current changes
+
+	// writesFail says that no commit can succeed at the moment.
+	writesFail atomic.Bool
 
 	// sending is held for reading while an event is on its way, from its first attempt to
 	// its acknowledgment; who holds it for writing has everything acknowledged.
@@ -102,6 +107,16 @@ func (f *field) end(s *sidecar) {
 	f.judgeTrace(s)
 	if died {
 		f.violate("postern ended by itself (%v):\n%s", s.status, s.said())
+	}
+}
+
+// endCurrent kills the current sidecar, if there is one.
+func (f *field) endCurrent() {
+	f.mu.Lock()
+	s := f.current
+	f.mu.Unlock()
+	if s != nil {
+		f.end(s)
 	}
 }
 
@@ -186,6 +201,7 @@ func (f *field) attempt(ctx context.Context, s *sidecar, e *entry, id string, ra
 		f.violate("%v", err)
 		return true
 	}
+	began := f.writesFail.Load()
 	r, err := s.deliver(ctx, sign(key, id, time.Now(), body), body)
 	switch {
 	case err != nil:
@@ -194,6 +210,7 @@ func (f *field) attempt(ctx context.Context, s *sidecar, e *entry, id string, ra
 	case r.status == http.StatusCreated:
 		f.ledger.acknowledge(e)
 		f.count("acknowledged", 1)
+		f.violateIf(judgeAcknowledgment(e.event, r.body, began && f.writesFail.Load()))
 		return true
 	case r.status == http.StatusServiceUnavailable:
 		f.violateIf(judgeRefusal(r))
@@ -202,6 +219,15 @@ func (f *field) attempt(ctx context.Context, s *sidecar, e *entry, id string, ra
 		f.violate("delivering %s: %d %s", e.id, r.status, r.body)
 	}
 	return false
+}
+
+// judgeAcknowledgment tells whether an event may be acknowledged. While nothing can be
+// written, only what changes nothing may.
+func judgeAcknowledgment(e event, body []byte, writesFail bool) string {
+	if writesFail && bytes.Contains(body, []byte(`"applied"`)) {
+		return fmt.Sprintf("%s was acknowledged as applied while no commit could succeed", e.id)
+	}
+	return ""
 }
 
 // judgeRefusal tells whether a 503 says when to come back.

@@ -49,6 +49,9 @@ func storms() []storm {
 	return []storm{
 		{name: "kill", does: "kill -9 at random moments loses nothing acknowledged", share: 0.4, run: killStorm},
 		{name: "disk", does: "a full disk refuses webhooks, decisions go on, and room heals it", share: 0.25, needs: mountable, run: diskStorm},
+		{name: "readonly", does: "writes and syncs that fail refuse webhooks, decisions go on, and it heals", share: 0.25, needs: traceable, run: readonlyStorm},
+		{name: "romount", does: "a start on a read-only file system decides, and heals once it is writable", share: 0.1, asked: true, needs: mountable, run: romountStorm},
+		{name: "flip", does: "a damaged file is refused untouched, or every decision is right", share: 0.1, run: flipStorm},
 	}
 }
 

@@ -28,9 +28,19 @@ func (f *field) siege(ctx context.Context, s *sidecar) {
 	if err := f.sweep(ctx, s); err != nil {
 		f.tolerate(ctx, s, "asking while writes fail", err)
 	}
+	f.dumpUnderSiege(ctx)
 	pause(ctx, f.upTo(siegeLength))
 	if f.counted("asked") == asked && ctx.Err() == nil {
 		f.violate("no decision was made while writes failed")
+	}
+}
+
+// dumpUnderSiege may fail, since the running sidecar spools dumps in its directory. What
+// it prints with success has to be whole and right.
+func (f *field) dumpUnderSiege(ctx context.Context) {
+	asked := f.ledger.now()
+	if text, _, err := verb(ctx, f.postern, "catalog", "dump", "--data-dir", f.data); err == nil {
+		f.judgeDump(asked, text)
 	}
 }
 
