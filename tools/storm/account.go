@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,10 +49,10 @@ func (a *account) counted(what string) int {
 func (a *account) violate(format string, arguments ...any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.violations) >= mostViolations {
+	text := fmt.Sprintf(format, arguments...)
+	if len(a.violations) >= mostViolations || slices.Contains(a.violations, text) {
 		return
 	}
-	text := fmt.Sprintf(format, arguments...)
 	a.violations = append(a.violations, text)
 	fmt.Fprintf(a.progress, "%s: VIOLATION: %s\n", a.name, text)
 }

@@ -46,7 +46,7 @@ func (f *field) fullDisk(ctx context.Context, killed bool) error {
 	if err != nil {
 		return err
 	}
-	pause(ctx, f.upTo(hundredMilliseconds))
+	pause(ctx, f.upTo(breath))
 	path, err := ballast(f.data, f.random.IntN(leaveMost))
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ func (f *field) goodFile(ctx context.Context) ([]byte, error) {
 	}
 	all.Wait()
 	for i, k := range []kind{created, deleted} {
-		f.insist(ctx, f.lateEvent(fmt.Sprint("evt_last", i), k, "perm_last", "deleted:last"), f.random)
+		f.insist(ctx, lateEvent(fmt.Sprint("evt_last", i), k, "perm_last", "deleted:last"), f.random)
 	}
 	err = f.compare(ctx, s)
 	f.install(nil)
@@ -77,7 +77,7 @@ func (f *field) goodFile(ctx context.Context) ([]byte, error) {
 }
 
 // lateEvent happens after everything that history tells.
-func (f *field) lateEvent(id string, k kind, permission, name string) *entry {
+func lateEvent(id string, k kind, permission, name string) *entry {
 	at := time.Date(2025, 1, 15, 10, 30, 0, int(k), time.UTC)
 	return &entry{event: event{id: id, kind: k, at: at.UnixNano(), permission: permission, name: name}.seal()}
 }
@@ -95,16 +95,21 @@ func (l *ledger) copied() *ledger {
 	return other
 }
 
-// damage truncates a file or flips one bit of it: anywhere, where something stands, or in
-// a meta page.
+// damage truncates a file, empties one of its pages or flips one of its bits: anywhere,
+// where something stands, or in a meta page.
 func (f *field) damage(good []byte) (what string, damaged []byte) {
 	at := f.random.IntN(len(good))
-	switch f.random.IntN(6) {
+	switch f.random.IntN(8) {
 	case 0:
 		return fmt.Sprintf("truncated to %d of %d bytes", at, len(good)), bytes.Clone(good[:at])
 	case 1:
-		at = f.random.IntN(metaPages)*pageSize + f.random.IntN(metaBytes)
+		page := at / pageSize
+		damaged = bytes.Clone(good)
+		clear(damaged[page*pageSize:][:pageSize])
+		return fmt.Sprintf("page %d emptied", page), damaged
 	case 2:
+		at = f.random.IntN(metaPages)*pageSize + f.random.IntN(metaBytes)
+	case 3:
 	default:
 		for good[at] == 0 {
 			at = f.random.IntN(len(good))
@@ -160,10 +165,10 @@ func (f *field) takesPart(ctx context.Context, s *sidecar, what string) {
 	f.install(s)
 	err := f.sweep(ctx, s)
 	for i, k := range []kind{created, created, deleted} {
-		if err == nil {
-			f.insist(ctx, f.lateEvent(fmt.Sprint("evt_after", i), k, fmt.Sprint("perm_after", i/2), fmt.Sprint("after:damage", i/2)), f.random)
-			err = f.sweep(ctx, s)
-		}
+		f.insist(ctx, lateEvent(fmt.Sprint("evt_after", i), k, fmt.Sprint("perm_after", i/2), fmt.Sprint("after:damage", i/2)), f.random)
+	}
+	if err == nil {
+		err = f.sweep(ctx, s)
 	}
 	f.install(nil)
 	if err = errors.Join(err, s.stop()); err != nil && ctx.Err() == nil {

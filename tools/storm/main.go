@@ -40,18 +40,18 @@ type storm struct {
 	name  string
 	does  string
 	asked bool                        // it runs only when it is asked for by name
-	share float64                     // of the time
+	share int                         // of the time, beside the others; 0 for a storm of so many trials
 	needs func(context.Context) error // why it can't run here, or nil
 	run   func(context.Context, *field) error
 }
 
 func storms() []storm {
 	return []storm{
-		{name: "kill", does: "kill -9 at random moments loses nothing acknowledged", share: 0.4, run: killStorm},
-		{name: "disk", does: "a full disk refuses webhooks, decisions go on, and room heals it", share: 0.25, needs: mountable, run: diskStorm},
-		{name: "readonly", does: "writes and syncs that fail refuse webhooks, decisions go on, and it heals", share: 0.25, needs: traceable, run: readonlyStorm},
-		{name: "romount", does: "a start on a read-only file system decides, and heals once it is writable", share: 0.1, asked: true, needs: mountable, run: romountStorm},
-		{name: "flip", does: "a damaged file is refused untouched, or every decision is right", share: 0.1, run: flipStorm},
+		{name: "kill", does: "kill -9 at random moments loses nothing acknowledged", share: 4, run: killStorm},
+		{name: "disk", does: "a full disk refuses webhooks, decisions go on, and room heals it", share: 3, needs: mountable, run: diskStorm},
+		{name: "readonly", does: "writes and syncs that fail refuse webhooks, decisions go on, and it heals", share: 3, needs: traceable, run: readonlyStorm},
+		{name: "romount", does: "a start on a read-only file system decides, and heals once it is writable", share: 2, asked: true, needs: mountable, run: romountStorm},
+		{name: "flip", does: "a damaged file is refused untouched, or every decision is right", run: flipStorm},
 	}
 }
 
@@ -120,7 +120,7 @@ func readOptions(args []string, stderr io.Writer) (options, error) {
 		return o, errors.New("want a positive -for and no arguments behind the flags")
 	}
 	if o.short {
-		o.length = 25 * time.Second
+		o.length = 20 * time.Second
 	}
 	return o, nil
 }
@@ -162,33 +162,46 @@ func build(ctx context.Context, o options) error {
 // rage runs one storm after the other and sums up.
 func rage(ctx context.Context, o options, selected []storm, dir string, stdout io.Writer) error {
 	var failed []error
-	var shares float64
 	for _, s := range selected {
-		shares += s.share
-	}
-	for _, s := range selected {
-		s.share /= shares
-		if s.needs != nil {
-			if err := s.needs(ctx); err != nil {
-				if o.strict {
-					failed = append(failed, fmt.Errorf("%s can't run: %w", s.name, err))
-				}
-				fmt.Fprintf(stdout, "%s: NOT RUN, nothing was tested: %v\n", s.name, err)
-				continue
-			}
-		}
-		if err := s.rage(ctx, o, filepath.Join(dir, s.name), stdout); err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", s.name, err))
-		}
 		if ctx.Err() != nil {
 			break
+		}
+		if err := s.possible(ctx); err != nil {
+			if o.strict {
+				failed = append(failed, fmt.Errorf("%s can't run: %w", s.name, err))
+			}
+			fmt.Fprintf(stdout, "%s: NOT RUN, nothing was tested: %v\n", s.name, err)
+			continue
+		}
+		if err := s.rage(ctx, o, timeFor(s, selected, o.length), filepath.Join(dir, s.name), stdout); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", s.name, err))
 		}
 	}
 	return errors.Join(failed...)
 }
 
+// timeFor divides the time among the selected storms.
+func timeFor(s storm, selected []storm, length time.Duration) time.Duration {
+	shares := 0
+	for _, other := range selected {
+		shares += other.share
+	}
+	if shares == 0 {
+		return 0
+	}
+	return length * time.Duration(s.share) / time.Duration(shares)
+}
+
+// possible tells why the storm can't run here, or nil.
+func (s storm) possible(ctx context.Context) error {
+	if s.needs == nil {
+		return nil
+	}
+	return s.needs(ctx)
+}
+
 // rage runs the storm and prints its account.
-func (s storm) rage(ctx context.Context, o options, dir string, stdout io.Writer) error {
+func (s storm) rage(ctx context.Context, o options, length time.Duration, dir string, stdout io.Writer) error {
 	fmt.Fprintf(stdout, "%s: %s\n", s.name, s.does)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("making a directory: %w", err)
@@ -196,7 +209,7 @@ func (s storm) rage(ctx context.Context, o options, dir string, stdout io.Writer
 	f := &field{
 		account: newAccount(s.name, stdout), postern: o.postern, dir: dir, short: o.short,
 		random: rand.New(rand.NewPCG(o.seed, 0)), //nolint:gosec // repeatable on purpose
-		until:  time.Now().Add(time.Duration(s.share * float64(o.length))),
+		until:  time.Now().Add(length),
 	}
 	stop := f.report()
 	err := s.run(ctx, f)

@@ -50,7 +50,7 @@ func (f *field) failingWrites(ctx context.Context, fault fault, killed bool) err
 	if err != nil {
 		return err
 	}
-	pause(ctx, f.upTo(hundredMilliseconds))
+	pause(ctx, f.upTo(breath))
 	t, err := attach(ctx, s.command.Process.Pid, f.inDir("trace"), fault.inject)
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func (f *field) failingWrites(ctx context.Context, fault fault, killed bool) err
 		f.siege(ctx, s)
 		f.writesFail.Store(false)
 	} else {
-		pause(ctx, f.upTo(siegeLength)+hundredMilliseconds)
+		pause(ctx, f.upTo(siegeLength)+breath)
 	}
 	if killed {
 		f.count("kills while writes fail", 1)

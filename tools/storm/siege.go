@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	hundredMilliseconds = 100 * time.Millisecond
-	refusesWithin       = 15 * time.Second // after writes began to fail; free pages of the file may last a while
-	healsWithin         = 10 * time.Second // after the cause is gone
-	siegeLength         = 600 * time.Millisecond
+	breath        = 100 * time.Millisecond
+	refusesWithin = 15 * time.Second // after writes began to fail; free pages of the file may last a while
+	healsWithin   = 10 * time.Second // after the cause is gone
+	siegeLength   = 600 * time.Millisecond
 )
 
 // siege is the time in which the sidecar can't write: webhooks are refused with 503,
