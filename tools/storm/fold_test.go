@@ -107,11 +107,11 @@ func TestDigest(t *testing.T) {
 // A history does all that it promises.
 func TestHistory(t *testing.T) {
 	h := newHistory(rand.New(rand.NewPCG(3, 4)), 20, 0)
-	kinds, ids, instants := map[kind]int{}, map[string]map[string]bool{}, map[int64]int{}
+	kinds, ids, instants, ends := map[kind]int{}, map[string]map[string]bool{}, map[int64]int{}, map[string]int64{}
 	conflicts, disorder, last := 0, 0, int64(0)
 	contents := map[string]event{}
 	seen := map[*entry]bool{}
-	resent := 0
+	resent, haunted := 0, 0
 	for range 3000 {
 		e := h.next()
 		if seen[e] {
@@ -120,6 +120,12 @@ func TestHistory(t *testing.T) {
 		}
 		seen[e] = true
 		kinds[e.kind]++
+		if end := ends[e.permission]; end != 0 && e.at > end {
+			haunted++
+		}
+		if e.kind == deleted {
+			ends[e.permission] = e.at
+		}
 		instants[e.at]++
 		if e.at < last {
 			disorder++
@@ -138,7 +144,7 @@ func TestHistory(t *testing.T) {
 	for _, bearers := range ids {
 		again += len(bearers) - 1
 	}
-	if kinds[created] == 0 || kinds[updated] == 0 || kinds[deleted] == 0 || again == 0 || conflicts == 0 || disorder == 0 || resent == 0 || len(instants) == len(seen) {
-		t.Errorf("kinds %v, again %d, conflicts %d, disorder %d, resent %d, %d instants of %d events", kinds, again, conflicts, disorder, resent, len(instants), len(seen))
+	if kinds[created] == 0 || kinds[updated] == 0 || kinds[deleted] == 0 || again == 0 || conflicts == 0 || disorder == 0 || resent == 0 || haunted == 0 || len(instants) == len(seen) {
+		t.Errorf("kinds %v, again %d, conflicts %d, disorder %d, resent %d, haunted %d, %d instants of %d events", kinds, again, conflicts, disorder, resent, haunted, len(instants), len(seen))
 	}
 }

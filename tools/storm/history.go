@@ -16,7 +16,7 @@ const (
 
 // history makes up what happens to permissions: creations, updates, deletions, the same
 // name again under a new id, equal times, one event id with two contents, an update that
-// bears another name, deletions that are never sent. It hands the events out in another
+// bears another name, deletions that are never sent, events of an id that was deleted before. It hands the events out in another
 // order than they happened, some of them twice.
 type history struct {
 	mu      sync.Mutex
@@ -26,6 +26,7 @@ type history struct {
 	clock   int64
 	serial  int
 	bearer  map[string]event // name → the last event of the id that bears it
+	dead    []event          // deletions
 	waiting []*entry
 	sent    []*entry
 }
@@ -83,6 +84,10 @@ func (h *history) happen() {
 	if h.random.IntN(5) > 0 { // one in five has the time of the one before
 		h.clock += 1 + h.random.Int64N(int64(5*time.Millisecond))
 	}
+	if len(h.dead) > 0 && h.random.IntN(15) == 0 {
+		h.haunt()
+		return
+	}
 	name := h.pick()
 	last, borne := h.bearer[name]
 	if !borne {
@@ -95,6 +100,7 @@ func (h *history) happen() {
 		h.put(name, updated, last.permission, name)
 	case dice < 88:
 		h.put(name, deleted, last.permission, last.name)
+		h.dead = append(h.dead, h.bearer[name])
 		delete(h.bearer, name)
 	case dice < 92: // a deletion that gets lost
 		delete(h.bearer, name)
@@ -107,18 +113,32 @@ func (h *history) happen() {
 	}
 }
 
-func (h *history) put(name string, k kind, permission, says string) {
-	h.serial++
-	h.keep(name, event{
-		id: fmt.Sprintf("evt_%012d", h.serial), kind: k, at: h.clock,
-		permission: permission, name: says, description: h.text(),
-	})
+// haunt lets something happen to an id after its deletion, which is final all the same.
+func (h *history) haunt() {
+	last := h.dead[h.random.IntN(len(h.dead))]
+	if h.random.IntN(3) == 0 { // the name of its greatest deletion counts
+		h.emit(h.made(deleted, last.permission, h.pick()))
+		return
+	}
+	h.emit(h.made(updated, last.permission, last.name))
 }
 
-func (h *history) keep(name string, e event) {
+func (h *history) made(k kind, permission, name string) event {
+	h.serial++
+	id := fmt.Sprintf("evt_%012d", h.serial)
+	return event{id: id, kind: k, at: h.clock, permission: permission, name: name, description: h.text()}
+}
+
+func (h *history) put(name string, k kind, permission, says string) {
+	h.keep(name, h.made(k, permission, says))
+}
+
+func (h *history) keep(name string, e event) { h.bearer[name] = h.emit(e) }
+
+func (h *history) emit(e event) event {
 	e = e.seal()
-	h.bearer[name] = e
 	h.waiting = append(h.waiting, &entry{event: e})
+	return e
 }
 
 // text is a description that no other event has, so that a lost update is seen.

@@ -90,7 +90,7 @@ func (f *field) life(ctx context.Context) error {
 		}
 	}
 	pause(ctx, f.upTo(400*time.Millisecond))
-	if f.random.IntN(3) == 0 {
+	if f.random.IntN(2) == 0 {
 		f.killWhileDumping(ctx, s)
 		return nil
 	}
@@ -114,10 +114,13 @@ func (f *field) killWhileDumping(ctx context.Context, s *sidecar) {
 	pause(ctx, f.upTo(40*time.Millisecond))
 	f.count("kills while dumping", 1)
 	f.end(s)
-	if d := <-done; d.err == nil {
-		f.count("dumps that came whole all the same", 1)
-		f.judgeDump(asked, d.text)
+	d := <-done
+	if d.err != nil {
+		f.count("dumps cut off", 1)
+		return
 	}
+	f.count("dumps that came whole all the same", 1)
+	f.judgeDump(asked, d.text)
 }
 
 // checkpoint lets everything be acknowledged and compares the running sidecar, kills it,

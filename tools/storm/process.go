@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	secret        = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	secret        = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=" //nolint:gosec // made up, of the bytes 0 to 31
 	environmentID = "env_1234567890"
 
 	hangsAfter = 20 * time.Second // a start, an answer or a verb that takes longer hangs
