@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
-// sweep asks about every name.
+const mostSwept = 150 // names of one sweep
+
+// sweep asks about every name, or about many of them where there are too many.
 func (f *field) sweep(ctx context.Context, s *sidecar) error {
-	for _, name := range f.ledger.names() {
+	names := f.ledger.names()
+	f.random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, name := range names[:min(mostSwept, len(names))] {
 		if _, err := f.askOne(ctx, s, name, true); err != nil {
 			return err
 		}
@@ -17,11 +22,28 @@ func (f *field) sweep(ctx context.Context, s *sidecar) error {
 }
 
 // settled waits until everything that was sent is acknowledged, and keeps it so until do
-// has returned.
-func (f *field) settled(do func() error) error {
-	f.sending.Lock()
-	defer f.sending.Unlock()
-	return do()
+// has returned. It is an error when that doesn't come about in time.
+func (f *field) settled(ctx context.Context, most time.Duration, do func() error) error {
+	granted, gaveUp := make(chan struct{}), make(chan struct{})
+	go func() {
+		f.sending.Lock()
+		select {
+		case granted <- struct{}{}:
+		case <-gaveUp:
+			f.sending.Unlock()
+		}
+	}()
+	patience := time.NewTimer(most)
+	defer patience.Stop()
+	select {
+	case <-granted:
+		defer f.sending.Unlock()
+		return do()
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	close(gaveUp)
+	return errors.Join(ctx.Err(), fmt.Errorf("webhooks were sent for %s and not acknowledged", most))
 }
 
 // compare holds a settled sidecar against the oracle: digest, count and newest event, every

@@ -64,6 +64,5 @@ func (f *field) fullDisk(ctx context.Context, killed bool) error {
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("making room again: %w", err)
 	}
-	f.heals(ctx, s)
-	return nil
+	return f.heals(ctx, s)
 }

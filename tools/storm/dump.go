@@ -4,20 +4,22 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 )
 
 // dumpLine is one permission in `postern catalog dump`.
 type dumpLine struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
-	Description string `json:"description"`
+	Description string `json:"description,omitempty"`
 	Kind        string `json:"kind"`
 	OccurredAt  string `json:"occurred_at"`
-	EventID     string `json:"event_id"`
-	CreatedAt   string `json:"created_at"`
-	Source      string `json:"source"`
-	Content     string `json:"content"`
+	EventID     string `json:"event_id,omitempty"`
+	CreatedAt   string `json:"created_at,omitempty"`
+	Source      string `json:"source,omitempty"`
+	Content     string `json:"content,omitempty"`
 }
 
 // dumped is the line that a state makes.
@@ -34,6 +36,20 @@ func (s state) dumped() dumpLine {
 		line.CreatedAt = instant(s.createdAt)
 	}
 	return line
+}
+
+// writeDump writes states as a dump that `postern catalog restore` takes.
+func writeDump(w io.Writer, events []event) error {
+	lines := json.NewEncoder(w)
+	states := foldIDs(events)
+	err := lines.Encode(map[string]any{"format": "postern-dump/1", "environment_id": environmentID, "states": len(states)})
+	for _, s := range states {
+		err = errors.Join(err, lines.Encode(s.dumped()))
+	}
+	if err != nil {
+		return fmt.Errorf("writing a dump: %w", err)
+	}
+	return nil
 }
 
 // dump is what `postern catalog dump` printed.

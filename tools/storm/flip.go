@@ -171,14 +171,16 @@ func (f *field) takesPart(ctx context.Context, s *sidecar, what string) {
 		err = f.sweep(ctx, s)
 	}
 	f.install(nil)
-	if err = errors.Join(err, s.stop()); err != nil && ctx.Err() == nil {
+	at, syncErr := s.sync(ctx)
+	if err = errors.Join(err, syncErr, s.stop()); err != nil && ctx.Err() == nil {
 		f.violate("on a file %s: %v", what, err)
 		return
 	}
-	f.verify(ctx)
-	if err := f.compareDump(ctx); err != nil && ctx.Err() == nil {
-		f.violate("on a file %s: %v", what, err)
+	events, _ := f.ledger.all()
+	for _, wrong := range judgeSync(events, at) {
+		f.violate("on a file %s %s", what, wrong)
 	}
+	f.verify(ctx)
 }
 
 // advice is what an error about a damaged file may tell to do.

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 )
+
+const preloaded = 5000 // permissions
 
 // killStorm kills the sidecar at random moments while events are delivered and questions
 // asked, and starts it again on the same directory.
@@ -15,6 +18,9 @@ func killStorm(ctx context.Context, f *field) error {
 		return err
 	}
 	f.data = f.inDir("data")
+	if err := f.preload(ctx); err != nil {
+		return err
+	}
 	f.install(nil)
 	stop := f.crowd(ctx, 12, 3)
 	defer stop()
@@ -34,6 +40,36 @@ func killStorm(ctx context.Context, f *field) error {
 		return nil
 	}
 	return f.checkpoint(ctx)
+}
+
+// preload restores a dump with permissions that nothing happens to any more, so that
+// starting and dumping take long enough to be killed at it.
+func (f *field) preload(ctx context.Context) error {
+	var events []event
+	for i := range preloaded {
+		e := event{
+			id: fmt.Sprintf("evt_old%06d", i), kind: created, at: time.Date(2023, 1, 15, 10, 30, 0, i, time.UTC).UnixNano(),
+			permission: fmt.Sprintf("perm_old%06d", i), name: fmt.Sprintf("old%06d:read", i), description: "from before the storm",
+		}
+		events = append(events, e.seal())
+	}
+	path := f.inDir("before.ndjson")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing a dump: %w", err)
+	}
+	if err := errors.Join(writeDump(file, events), file.Close()); err != nil {
+		return err
+	}
+	if _, problems, err := verb(ctx, f.postern, "catalog", "restore", "--data-dir", f.data, path); err != nil {
+		return fmt.Errorf("restoring: %w: %s", err, problems)
+	}
+	for _, e := range events {
+		restored := &entry{event: e}
+		f.ledger.sending(restored)
+		f.ledger.acknowledge(restored)
+	}
+	return nil
 }
 
 // births kills sidecars while they make a new catalog.
@@ -111,7 +147,7 @@ func (f *field) killWhileDumping(ctx context.Context, s *sidecar) {
 		text, _, err := verb(ctx, f.postern, "catalog", "dump", "--data-dir", f.data)
 		done <- dumped{text, err}
 	}()
-	pause(ctx, f.upTo(40*time.Millisecond))
+	pause(ctx, f.upTo(60*time.Millisecond))
 	f.count("kills while dumping", 1)
 	f.end(s)
 	d := <-done
@@ -131,11 +167,8 @@ func (f *field) checkpoint(ctx context.Context) error {
 		return f.refusedStart(ctx, err)
 	}
 	pause(ctx, f.upTo(200*time.Millisecond))
-	return f.settled(func() error {
-		if ctx.Err() != nil {
-			f.end(s)
-			return ctx.Err()
-		}
+	defer f.endCurrent()
+	return f.settled(ctx, hangsAfter, func() error {
 		err := f.compare(ctx, s)
 		f.count("kills", 1)
 		f.end(s)

@@ -80,8 +80,7 @@ func (f *field) failingWrites(ctx context.Context, fault fault, killed bool) err
 			return f.refusedStart(ctx, err)
 		}
 	}
-	f.heals(ctx, s)
-	return nil
+	return f.heals(ctx, s)
 }
 
 // lastComparison ends a storm: everything is acknowledged and compared, in the running
@@ -94,7 +93,7 @@ func (f *field) lastComparison(ctx context.Context, stop func()) error {
 	if err != nil {
 		return err
 	}
-	if err := f.settled(func() error { return f.compare(ctx, s) }); err != nil {
+	if err := f.settled(ctx, hangsAfter, func() error { return f.compare(ctx, s) }); err != nil {
 		return err
 	}
 	stop()

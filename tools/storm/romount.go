@@ -32,7 +32,7 @@ func romountStorm(ctx context.Context, f *field) (err error) {
 		if s, err = f.startReadonly(ctx, s); err != nil {
 			return err
 		}
-		if err := f.settled(func() error { return f.compare(ctx, s) }); err != nil {
+		if err := f.settled(ctx, hangsAfter, func() error { return f.compare(ctx, s) }); err != nil {
 			return err
 		}
 	}
@@ -57,6 +57,5 @@ func (f *field) startReadonly(ctx context.Context, s *sidecar) (*sidecar, error)
 	if err := remount(ctx, f.data, "rw"); err != nil {
 		return nil, err
 	}
-	f.heals(ctx, s)
-	return s, nil
+	return s, f.heals(ctx, s)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -77,31 +78,21 @@ func tellsOfFailure(readiness string) bool {
 	return false
 }
 
-// heals waits until the same process acknowledges everything again.
-func (f *field) heals(ctx context.Context, s *sidecar) {
+// heals waits until the same process acknowledges everything again. What follows would
+// have nothing to go on with if it doesn't.
+func (f *field) heals(ctx context.Context, s *sidecar) error {
 	began := time.Now()
-	healed := make(chan struct{})
-	go func() {
-		defer close(healed)
-		f.sending.Lock() // granted when everything is acknowledged
-		defer f.sending.Unlock()
-	}()
-	select {
-	case <-healed:
-	case <-ctx.Done():
-		return
-	case <-time.After(healsWithin):
-		f.violate("webhooks are still refused %s after writes could succeed again:\n%s", healsWithin, s.said())
-		return
+	if err := f.settled(ctx, healsWithin, func() error { return nil }); err != nil {
+		return fmt.Errorf("after writes could succeed again: %w\n%s", err, s.said())
 	}
 	f.count("healed", 1)
 	f.count("milliseconds to heal", int(time.Since(began).Milliseconds()))
 	r, err := s.readiness(ctx)
 	if err != nil {
-		f.tolerate(ctx, s, "asking for readiness", err)
-		return
+		return err
 	}
 	if tellsOfFailure(string(r.body)) {
 		f.violate("/readyz?verbose still tells of failing writes:\n%s", r.body)
 	}
+	return nil
 }
