@@ -158,6 +158,7 @@ func (f *field) askOne(ctx context.Context, s *sidecar, name string, holds bool)
 	}
 	must, may := f.ledger.about(name, asked)
 	f.judged("asked", judgeAnswer(name, must, may, a))
+	f.violateIf(judgeRevision(name, f.ledger.firstTold(name, a), a))
 	f.violateIf(judgeProvenance(asked, f.ledger.sentSoFar(), a))
 	return a, nil
 }

@@ -112,6 +112,15 @@ func judgeProvenance(asked moment, sent event, a answer) string {
 	return ""
 }
 
+// judgeRevision tells whether two answers of one revision about one name agree, in what
+// they rest on and in what they say of the revision.
+func judgeRevision(name string, first, again answer) string {
+	if first.String() == again.String() && first.Context.EventID == again.Context.EventID {
+		return ""
+	}
+	return fmt.Sprintf("one revision told two things about %s: %s, and then %s", name, first, again)
+}
+
 // judgeDumped tells whether a line of a dump, or its absence, follows from all of must and
 // any part of may.
 func judgeDumped(id string, must, may []event, line *dumpLine) verdict {

@@ -83,6 +83,26 @@ func TestJudgeProvenance(t *testing.T) {
 	}
 }
 
+func TestJudgeRevision(t *testing.T) {
+	l := newLedger()
+	for _, row := range []struct {
+		name, answer string
+		right        bool
+	}{
+		{read, allowed, true},
+		{read, allowed, true},
+		{read, gone, false}, // of the same revision
+		{write, gone, true},
+		{read, strings.Replace(gone, `"context":{`, `"context":{"data_revision":1,`, 1), true},
+		{read, strings.Replace(allowed, `"context":{`, `"context":{"as_of":"2024",`, 1), false},
+	} {
+		a := said(t, row.answer)
+		if wrong := judgeRevision(row.name, l.firstTold(row.name, a), a); (wrong == "") != row.right {
+			t.Errorf("%s: got %q", row.answer, wrong)
+		}
+	}
+}
+
 func TestJudgeDumped(t *testing.T) {
 	good := foldIDs([]event{creation, update})[p1].dumped()
 	other := good

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-const preloaded = 5000 // permissions
+const preloaded = 3000 // permissions
 
 // killStorm kills the sidecar at random moments while events are delivered and questions
 // asked, and starts it again on the same directory.
@@ -74,9 +74,9 @@ func (f *field) preload(ctx context.Context) error {
 
 // births kills sidecars while they make a new catalog.
 func (f *field) births(ctx context.Context) error {
-	births := 20
+	births := 10
 	if f.short {
-		births = 4
+		births = 3
 	}
 	for i := range births {
 		f.data = f.inDir(fmt.Sprint("birth", i))

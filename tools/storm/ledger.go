@@ -24,10 +24,18 @@ type ledger struct {
 
 	newestSent         event
 	newestAcknowledged event
+
+	told map[revisionOf]answer // the first answer of each revision about each name
+}
+
+// revisionOf is a name as one revision of the catalog knows it.
+type revisionOf struct {
+	revision uint64
+	name     string
 }
 
 func newLedger() *ledger {
-	return &ledger{byID: map[string][]*entry{}, bearers: map[string]map[string]bool{}}
+	return &ledger{byID: map[string][]*entry{}, bearers: map[string]map[string]bool{}, told: map[revisionOf]answer{}}
 }
 
 // sending notes that an event is about to be sent.
@@ -120,6 +128,19 @@ func (l *ledger) sentSoFar() event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.newestSent
+}
+
+// firstTold keeps an answer about a name unless there is one of the same revision, and
+// returns the one that is kept.
+func (l *ledger) firstTold(name string, a answer) answer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := revisionOf{a.Context.Revision, name}
+	first, told := l.told[of]
+	if !told {
+		l.told[of], first = a, a
+	}
+	return first
 }
 
 // names returns every name that was sent, sorted.

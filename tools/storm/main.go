@@ -67,10 +67,14 @@ type options struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Whatever ends the run, nothing may stay mounted and no sidecar running.
+	ctx, unheard := signal.NotifyContext(context.Background(), syscall.SIGPIPE)
+	defer unheard()
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "storm:", err)
+		unheard()
 		os.Exit(1)
 	}
 }
