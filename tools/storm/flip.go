@@ -137,16 +137,19 @@ func (f *field) trial(ctx context.Context, what string, damaged []byte) error {
 	}
 	defer s.kill()
 	broken := f.broken()
-	if err := s.await(ctx); err == nil {
+	err = s.await(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil:
 		f.count("started", 1)
 		f.takesPart(ctx, s, what)
-	} else if ctx.Err() == nil {
+	case errors.Is(err, errHangs):
+		f.violate("%v", err)
+	default:
 		f.count("refused", 1)
-		if errors.Is(err, errHangs) {
-			f.violate("%v", err)
-		} else {
-			f.violateIf(judgeDamage(s.status, s.said()))
-		}
+		f.violateIf(judgeDamage(s.status, s.said()))
+		f.examine(ctx)
 		now, err := os.ReadFile(path)
 		if err != nil || !bytes.Equal(now, damaged) {
 			f.violate("the refused file was changed (%v)", err)
@@ -157,6 +160,32 @@ func (f *field) trial(ctx context.Context, what string, damaged []byte) error {
 		f.violate("the above was with a file %s", what)
 	}
 	return nil
+}
+
+// examine runs the verbs that read a refused file. Verify has to find fault with it, too.
+// A dump may still succeed where the damage is elsewhere, and is right then.
+func (f *field) examine(ctx context.Context) {
+	asked := f.ledger.now()
+	stdout, stderr, err := verb(ctx, f.postern, "catalog", "verify", "--data-dir", f.data)
+	f.violateIf(judgeExamination("verify", stderr, err))
+	if err == nil {
+		f.violate("postern run refuses a file and postern catalog verify finds it sound:\n%s", stdout)
+	}
+	stdout, stderr, err = verb(ctx, f.postern, "catalog", "dump", "--data-dir", f.data)
+	f.violateIf(judgeExamination("dump", stderr, err))
+	if err == nil {
+		f.count("dumped all the same", 1)
+		f.judgeDump(asked, stdout)
+	}
+}
+
+// judgeExamination tells whether a verb ended in order, whatever it found.
+func judgeExamination(name, stderr string, err error) string {
+	var exit *exec.ExitError
+	if isTrace(stderr) || (err != nil && (!errors.As(err, &exit) || exit.ExitCode() < 1)) {
+		return fmt.Sprintf("postern catalog %s of a damaged file: %v\n%s", name, err, stderr)
+	}
+	return ""
 }
 
 // takesPart looks whether a sidecar on a damaged file is right, and stays so when it

@@ -84,7 +84,7 @@ func (h *history) happen() {
 	if h.random.IntN(5) > 0 { // one in five has the time of the one before
 		h.clock += 1 + h.random.Int64N(int64(5*time.Millisecond))
 	}
-	if len(h.dead) > 0 && h.random.IntN(15) == 0 {
+	if len(h.dead) > 0 && h.random.IntN(8) == 0 {
 		h.haunt()
 		return
 	}

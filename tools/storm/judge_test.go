@@ -208,6 +208,16 @@ func TestJudgeDamage(t *testing.T) {
 	}
 }
 
+func TestJudgeExamination(t *testing.T) {
+	failed := exec.Command("sh", "-c", "exit 1").Run()
+	if wrong := judgeExamination("dump", "", nil) + judgeExamination("dump", "postern: it is damaged", failed); wrong != "" {
+		t.Error(wrong)
+	}
+	if judgeExamination("dump", "", errors.New("too slow")) == "" || judgeExamination("dump", "goroutine 1 [running]:", failed) == "" {
+		t.Error("a verb that hangs, or panics, passes")
+	}
+}
+
 func TestIsTrace(t *testing.T) {
 	for line, trace := range map[string]bool{
 		"panic: runtime error": true, "goroutine 1 [running]:": true, "fatal error: fault": true,
