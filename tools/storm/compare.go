@@ -46,9 +46,14 @@ func (f *field) settled(ctx context.Context, most time.Duration, do func() error
 	return errors.Join(ctx.Err(), fmt.Errorf("webhooks were sent for %s and not acknowledged", most))
 }
 
-// compare holds a settled sidecar against the oracle: digest, count and newest event, every
-// decision, every state in the dump.
+// compare holds a settled sidecar against the oracle: its answers, and every state in its
+// dump.
 func (f *field) compare(ctx context.Context, s *sidecar) error {
+	return errors.Join(f.compareAnswers(ctx, s), f.compareDump(ctx))
+}
+
+// compareAnswers looks at digest, count and newest event, and at decisions.
+func (f *field) compareAnswers(ctx context.Context, s *sidecar) error {
 	events, open := f.ledger.all()
 	if open > 0 {
 		return fmt.Errorf("%d events were not acknowledged at a checkpoint", open)
@@ -61,7 +66,7 @@ func (f *field) compare(ctx context.Context, s *sidecar) error {
 		f.violate("at a checkpoint %s", wrong)
 	}
 	f.count("checkpoints", 1)
-	return errors.Join(f.sweep(ctx, s), f.compareDump(ctx))
+	return f.sweep(ctx, s)
 }
 
 // compareDump holds a settled dump, of the running or the stopped sidecar, against the

@@ -219,6 +219,9 @@ func (s storm) rage(ctx context.Context, o options, length time.Duration, dir st
 	err := s.run(ctx, f)
 	stop()
 	verdict := "held"
+	if err != nil {
+		verdict = "FAILED"
+	}
 	if n := f.broken(); n > 0 {
 		verdict = "BROKEN"
 		err = errors.Join(err, fmt.Errorf("%d invariants broken:\n- %s", n, strings.Join(f.violations, "\n- ")))
