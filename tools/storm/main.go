@@ -13,10 +13,21 @@
 // acknowledged when it was asked, and any part of what had been sent by the time it came.
 //
 // A broken invariant is told at once, and the exit status is 1. The same seed makes the same
-// histories and the same decisions of the storm; the moments still depend on the machine.
+// histories and the same choices of the storm; the moments still depend on the machine.
+//
+//	kill      SIGKILL at random moments: while a catalog is made, within the first milliseconds of
+//	          a start, amid deliveries, amid `postern catalog dump`
+//	disk      a small file system is filled and emptied, and the sidecar killed and started on it
+//	          while it is full
+//	readonly  pwrite64 and fdatasync on the catalog's file fail, by strace's fault injection; the
+//	          trace has to show that they did
+//	romount   a start on a file system that is mounted read-only, and made writable later
+//	flip      truncated, emptied and bit-flipped copies of a good file, a number of trials that
+//	          doesn't depend on -for
 //
 // The storms mount small file systems, for which they need root, and attach strace. What
-// can't run here is skipped with a message, or is an error with -strict.
+// can't run here is skipped with a message, or is an error with -strict. romount runs only
+// when -only names it.
 package main
 
 import (
@@ -114,8 +125,8 @@ func readOptions(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.postern, "postern", "", "a binary to mistreat instead of building one")
 	flags.StringVar(&o.only, "only", "", "storms to run, comma-separated: "+strings.Join(names(storms()), ", "))
 	flags.Uint64Var(&o.seed, "seed", rand.Uint64(), "seed of all randomness; random by default") //nolint:gosec // it is printed
-	flags.DurationVar(&o.length, "for", 2*time.Minute, "how long all storms of the table take together")
-	flags.BoolVar(&o.short, "short", false, "half a minute in all, with few trials")
+	flags.DurationVar(&o.length, "for", 2*time.Minute, "how long the storms take together, flip and the last comparisons aside")
+	flags.BoolVar(&o.short, "short", false, "half a minute in all: short storms and few trials")
 	flags.BoolVar(&o.strict, "strict", false, "a storm that can't run here is an error")
 	if err := flags.Parse(args); err != nil {
 		return o, err
