@@ -213,7 +213,7 @@ func (f *field) takesPart(ctx context.Context, s *sidecar, what string) {
 }
 
 // advice is what an error about a damaged file may tell to do.
-var advice = []string{"restore it from a dump", "move it away", "postern catalog verify"}
+var advice = []string{"restore it from a dump", "restore a dump", "move it away", "--rebuild", "postern catalog verify"}
 
 // judgeDamage tells whether a refusal is one that helps.
 func judgeDamage(status error, said string) string {
