@@ -191,10 +191,16 @@ func judgeExamination(name, stderr string, err error) string {
 // takesPart looks whether a sidecar on a damaged file is right, and stays so when it
 // writes: what it takes for a free page must be one.
 func (f *field) takesPart(ctx context.Context, s *sidecar, what string) {
+	bounded, cancel := context.WithTimeout(ctx, hangsAfter)
+	defer cancel()
 	f.install(s)
 	err := f.sweep(ctx, s)
 	for i, k := range []kind{created, created, deleted} {
-		f.insist(ctx, lateEvent(fmt.Sprint("evt_after", i), k, fmt.Sprint("perm_after", i/2), fmt.Sprint("after:damage", i/2)), f.random)
+		f.insist(bounded, lateEvent(fmt.Sprint("evt_after", i), k, fmt.Sprint("perm_after", i/2), fmt.Sprint("after:damage", i/2)), f.random)
+	}
+	if errors.Is(bounded.Err(), context.DeadlineExceeded) {
+		f.violate("a sidecar on a damaged file doesn't acknowledge:\n%s", s.said())
+		return
 	}
 	if err == nil {
 		err = f.sweep(ctx, s)

@@ -50,7 +50,7 @@ func launch(postern, dir string, flags ...string) (*sidecar, error) {
 		command: exec.Command(postern, args...), client: newClient(), addrs: map[string]string{},
 		ready: make(chan struct{}), exited: make(chan struct{}),
 	}
-	s.command.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool { return strings.HasPrefix(entry, "POSTERN_") })
+	s.command.Env = withoutSettings(os.Environ())
 	log, err := s.command.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("starting postern: %w", err)
@@ -64,6 +64,11 @@ func launch(postern, dir string, flags ...string) (*sidecar, error) {
 		close(s.exited)
 	}()
 	return s, nil
+}
+
+// withoutSettings keeps what is set around from the binary.
+func withoutSettings(environ []string) []string {
+	return slices.DeleteFunc(environ, func(entry string) bool { return strings.HasPrefix(entry, "POSTERN_") })
 }
 
 // read follows the log to its end.
@@ -166,6 +171,7 @@ func verb(ctx context.Context, postern string, args ...string) (stdout, stderr s
 	defer cancel()
 	var out, problems strings.Builder
 	command := exec.CommandContext(ctx, postern, args...)
+	command.Env = withoutSettings(os.Environ())
 	command.Stdout, command.Stderr = &out, &problems
 	err = command.Run()
 	if ctx.Err() != nil {
