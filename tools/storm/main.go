@@ -135,7 +135,7 @@ func readOptions(args []string, stderr io.Writer) (options, error) {
 		return o, errors.New("want a positive -for and no arguments behind the flags")
 	}
 	if o.short {
-		o.length = 18 * time.Second
+		o.length = 16 * time.Second
 	}
 	return o, nil
 }
