@@ -40,10 +40,12 @@ func (f *field) settled(ctx context.Context, most time.Duration, do func() error
 		defer f.sending.Unlock()
 		return do()
 	case <-patience.C:
+		close(gaveUp)
+		return fmt.Errorf("webhooks were sent for %s and not acknowledged", most)
 	case <-ctx.Done():
+		close(gaveUp)
+		return ctx.Err()
 	}
-	close(gaveUp)
-	return errors.Join(ctx.Err(), fmt.Errorf("webhooks were sent for %s and not acknowledged", most))
 }
 
 // compare holds a settled sidecar against the oracle: its answers, and every state in its

@@ -82,7 +82,9 @@ func tellsOfFailure(readiness string) bool {
 // have nothing to go on with if it doesn't.
 func (f *field) heals(ctx context.Context, s *sidecar) error {
 	began := time.Now()
-	if err := f.settled(ctx, healsWithin, func() error { return nil }); err != nil {
+	if err := f.settled(ctx, healsWithin, func() error { return nil }); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil {
 		return fmt.Errorf("after writes could succeed again: %w\n%s", err, s.said())
 	}
 	f.count("healed", 1)
