@@ -1,0 +1,3 @@
+module github.com/postern-authz/postern/tools/storm
+
+go 1.26.0
