@@ -26,8 +26,7 @@
 //	          doesn't depend on -for
 //
 // The storms mount small file systems, for which they need root, and attach strace. What
-// can't run here is skipped with a message, or is an error with -strict. romount runs only
-// when -only names it.
+// can't run here is skipped with a message, or is an error with -strict.
 package main
 
 import (
@@ -50,7 +49,6 @@ import (
 type storm struct {
 	name  string
 	does  string
-	asked bool                        // it runs only when it is asked for by name
 	share int                         // of the time, beside the others; 0 for a storm of so many trials
 	needs func(context.Context) error // why it can't run here, or nil
 	run   func(context.Context, *field) error
@@ -61,7 +59,7 @@ func storms() []storm {
 		{name: "kill", does: "kill -9 at random moments loses nothing acknowledged", share: 4, run: killStorm},
 		{name: "disk", does: "a full disk refuses webhooks, decisions go on, and room heals it", share: 3, needs: mountable, run: diskStorm},
 		{name: "readonly", does: "writes and syncs that fail refuse webhooks, decisions go on, and it heals", share: 3, needs: traceable, run: readonlyStorm},
-		{name: "romount", does: "a start on a read-only file system decides, and heals once it is writable", share: 2, asked: true, needs: mountable, run: romountStorm},
+		{name: "romount", does: "a start on a read-only file system decides, and heals once it is writable", share: 2, needs: mountable, run: romountStorm},
 		{name: "flip", does: "a damaged file is refused untouched, or every decision is right", run: flipStorm},
 	}
 }
@@ -154,7 +152,7 @@ func choose(table []storm, only string) (chosen []storm, err error) {
 		wanted[name] = true
 	}
 	for _, s := range table {
-		if wanted[s.name] || (only == "" && !s.asked) {
+		if wanted[s.name] || only == "" {
 			chosen = append(chosen, s)
 		}
 		delete(wanted, s.name)

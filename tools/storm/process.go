@@ -80,7 +80,7 @@ func (s *sidecar) read(log io.Reader) {
 		var said struct{ Msg, Listener, Addr string }
 		if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "listening" {
 			s.addrs[said.Listener] = said.Addr
-			if said.Listener == "control" { // the last one
+			if said.Listener == "admin" { // all listen by now; the control socket may be missing
 				close(s.ready)
 			}
 		}
