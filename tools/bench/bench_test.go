@@ -251,13 +251,24 @@ func (l line) Write(p []byte) (int, error) {
 }
 
 func TestReplaceSection(t *testing.T) {
-	text := "before\n" + beginMarker + "old\n" + endMarker + "after\n"
-	got, err := replaceSection(text, "new\n")
-	if want := "before\n" + beginMarker + "new\n" + endMarker + "after\n"; err != nil || got != want {
+	page := func(door string) string {
+		return "before\n<!-- bench:calm:begin, by hand -->\nkept\n<!-- bench:calm:end -->\n" +
+			"<!-- bench:door:begin, by hand -->\n" + door + "<!-- bench:door:end -->\nafter\n"
+	}
+	got, err := replaceSection(page("old\n"), "door", "new\n")
+	if want := page("new\n"); err != nil || got != want {
 		t.Errorf("got %q, error %v", got, err)
 	}
-	if _, err := replaceSection("no markers\n", "new\n"); err == nil {
-		t.Error("want an error without markers")
+	for name, text := range map[string]string{
+		"no markers":    "text\n",
+		"another suite": "<!-- bench:doorway:begin -->\n<!-- bench:doorway:end -->\n",
+		"open comment":  "<!-- bench:door:begin\n-->\n<!-- bench:door:end -->\n",
+		"no end":        "<!-- bench:door:begin -->\n",
+		"end before it": "<!-- bench:door:end -->\n<!-- bench:door:begin -->\n",
+	} {
+		if _, err := replaceSection(text, "door", "new\n"); err == nil {
+			t.Errorf("%s: want an error", name)
+		}
 	}
 }
 

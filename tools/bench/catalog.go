@@ -13,6 +13,9 @@ import (
 // deletedCount is how many deletions the catalog remembers besides what lives.
 const deletedCount = 200
 
+// environmentID is the Scalekit environment that the catalog and all events are of.
+const environmentID = "env_benchmark"
+
 // instantLayout is how Postern writes times.
 const instantLayout = "2006-01-02T15:04:05.000000000Z"
 
@@ -61,7 +64,7 @@ func madeUp(i int, name string) record {
 func (c *catalog) writeDump(w io.Writer) error {
 	lines := json.NewEncoder(w)
 	if err := lines.Encode(map[string]any{
-		"format": "postern-dump/1", "environment_id": "env_benchmark", "complete": true,
+		"format": "postern-dump/1", "environment_id": environmentID, "complete": true,
 		"states": len(c.live) + len(c.deleted),
 	}); err != nil {
 		return fmt.Errorf("writing the dump: %w", err)

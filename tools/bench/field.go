@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +16,8 @@ import (
 
 const opaPackage = "github.com/open-policy-agent/opa"
 
-// field is where the servers meet: what was built, what they know, what they are asked.
+// field is where the servers of a suite meet: what was built, what they know, what they
+// are asked. A suite builds and starts what it needs.
 type field struct {
 	options  options
 	dir      string // for everything that is made; removed in the end
@@ -23,44 +26,44 @@ type field struct {
 	catalog *catalog
 	trace   []question
 
-	postern  *contender
-	opa      *contender // without its log of every request
-	opaInfo  *contender // with its shipped log level
-	constant *contender
+	running []*server
+}
+
+// newField makes a directory, and makes up what everybody knows and is asked. Close ends
+// it.
+func newField(o options, progress io.Writer) (*field, error) {
+	f := &field{options: o, progress: progress, catalog: newCatalog(o.permissions)}
+	var err error
+	if f.trace, err = newTrace(f.catalog); err != nil {
+		return nil, err
+	}
+	if f.dir, err = os.MkdirTemp("", "bench-"); err != nil {
+		return nil, fmt.Errorf("making a directory: %w", err)
+	}
+	return f, nil
+}
+
+// close ends all servers that were started, and removes the directory.
+func (f *field) close() error {
+	var errs []error
+	for _, s := range f.running {
+		errs = append(errs, s.stop())
+	}
+	return errors.Join(append(errs, os.RemoveAll(f.dir))...)
+}
+
+// stop ends one server before the others.
+func (f *field) stop(s *server) error {
+	for i, other := range f.running {
+		if other == s {
+			f.running = append(f.running[:i], f.running[i+1:]...)
+			break
+		}
+	}
+	return s.stop()
 }
 
 func (f *field) path(name string) string { return filepath.Join(f.dir, name) }
-
-// contenders returns the servers in the order of a round.
-func (f *field) contenders() (running []*contender) {
-	for _, c := range []*contender{f.postern, f.opa, f.opaInfo, f.constant} {
-		if c != nil {
-			running = append(running, c)
-		}
-	}
-	return running
-}
-
-// prepare builds the servers, gives them what they need to know, and starts them.
-func (f *field) prepare(ctx context.Context) (err error) {
-	f.catalog = newCatalog(f.options.permissions)
-	if f.trace, err = newTrace(f.catalog); err != nil {
-		return err
-	}
-	if err := f.build(ctx, f.options.repository, "postern", "./sidecar"); err != nil {
-		return err
-	}
-	if err := f.build(ctx, ".", "opa", opaPackage); err != nil {
-		return err
-	}
-	if err := f.startPostern(ctx); err != nil {
-		return err
-	}
-	if err := f.startOPA(ctx); err != nil {
-		return err
-	}
-	return f.startConstant(ctx)
-}
 
 // build compiles a package of the module in a directory.
 func (f *field) build(ctx context.Context, module, name, pkg string) error {
@@ -73,76 +76,125 @@ func (f *field) build(ctx context.Context, module, name, pkg string) error {
 	return nil
 }
 
-func (f *field) startPostern(ctx context.Context) error {
-	if err := writeFile(f.path("dump.ndjson"), f.catalog.writeDump); err != nil {
+// buildPostern builds the sidecar of this tree.
+func (f *field) buildPostern(ctx context.Context) error {
+	return f.build(ctx, f.options.repository, "postern", "./sidecar")
+}
+
+// buildOPA builds the real OPA, and writes what it is going to know.
+func (f *field) buildOPA(ctx context.Context) error {
+	if err := f.build(ctx, ".", "opa", opaPackage); err != nil {
 		return err
 	}
-	restore := command(ctx, "postern catalog restore", []string{f.path("postern"), "catalog", "restore", "--data-dir", f.path("data"), f.path("dump.ndjson")}).command
+	if err := writeFile(f.path("data.json"), f.catalog.writeData); err != nil {
+		return err
+	}
+	return copyPolicies(filepath.Join(f.options.repository, "policies"), f.path("policies"))
+}
+
+// sidecar is a running Postern. The embedded server's address is that of its decision API.
+type sidecar struct {
+	*server
+	adminAddr   string
+	webhookAddr string // "" without a secret
+}
+
+// posternSetup says how a Postern is started. What is empty is as shipped.
+type posternSetup struct {
+	name        string
+	dataDir     string   // new; it is filled with the catalog
+	receives    bool     // takes webhooks signed by [signer]
+	environment []string // such as GOGC=100
+	flags       []string
+}
+
+// startPostern fills a data directory with the catalog and starts Postern on it.
+func (f *field) startPostern(ctx context.Context, p posternSetup) (*sidecar, error) {
+	if err := f.fill(ctx, p.dataDir); err != nil {
+		return nil, err
+	}
+	args := []string{f.path("postern"), "run", "--data-dir", p.dataDir, "--authorize-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"}
+	said := toldAddrs{wanted: []string{"authorize", "admin"}, addrs: map[string]string{}}
+	if p.receives {
+		said.wanted = append(said.wanted, "webhook")
+		if err := os.WriteFile(f.path("webhook-secret"), []byte(webhookSecret), 0o600); err != nil {
+			return nil, fmt.Errorf("writing the signing secret: %w", err)
+		}
+		args = append(args, "--webhook-secret-file", f.path("webhook-secret"), "--environment-id", environmentID, "--webhook-addr", "127.0.0.1:0")
+	}
+	s, err := startServer(ctx, p.name, append(args, p.flags...), said.complete, p.environment...)
+	if err != nil {
+		return nil, err
+	}
+	f.running = append(f.running, s)
+	return &sidecar{server: s, adminAddr: said.addrs["admin"], webhookAddr: said.addrs["webhook"]}, nil
+}
+
+// fill restores the catalog into a data directory that nobody has open.
+func (f *field) fill(ctx context.Context, dataDir string) error {
+	dump := f.path("dump.ndjson")
+	if err := writeFile(dump, f.catalog.writeDump); err != nil {
+		return err
+	}
+	restore := command(ctx, "postern catalog restore", []string{f.path("postern"), "catalog", "restore", "--data-dir", dataDir, dump}).command
 	restore.Stderr = f.progress
 	if err := restore.Run(); err != nil {
 		return fmt.Errorf("filling Postern's catalog: %w", err)
 	}
-	s, err := startServer(ctx, "postern", []string{
-		f.path("postern"), "run", "--data-dir", f.path("data"), "--authorize-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0",
-	}, posternAddr)
-	if err != nil {
-		return err
-	}
-	f.postern = &contender{name: "postern", server: s, target: posternTarget(s.addr, f.trace)}
 	return nil
 }
 
-// startOPA starts OPA twice. Its shipped log level writes two lines for each request,
-// which few operators keep; the comparison that counts is with the silent one.
-func (f *field) startOPA(ctx context.Context) (err error) {
-	if err := writeFile(f.path("data.json"), f.catalog.writeData); err != nil {
-		return err
-	}
-	if err := copyPolicies(filepath.Join(f.options.repository, "policies"), f.path("policies")); err != nil {
-		return err
-	}
-	if f.opa, err = f.startOneOPA(ctx, "opa", "--log-level", "error"); err != nil {
-		return err
-	}
-	f.opaInfo, err = f.startOneOPA(ctx, "opa-info")
-	return err
+// toldAddrs are the addresses that Postern's log tells, by the listeners' names.
+type toldAddrs struct {
+	wanted []string
+	addrs  map[string]string
 }
 
-func (f *field) startOneOPA(ctx context.Context, name string, more ...string) (*contender, error) {
+// complete notes what a line of the log tells. It returns the address of the decision API
+// once it knows all that are wanted.
+func (l toldAddrs) complete(line []byte) string {
+	var said struct{ Msg, Listener, Addr string }
+	if json.Unmarshal(line, &said) != nil || said.Msg != "listening" {
+		return ""
+	}
+	l.addrs[said.Listener] = said.Addr
+	for _, name := range l.wanted {
+		if l.addrs[name] == "" {
+			return ""
+		}
+	}
+	return l.addrs["authorize"]
+}
+
+// startOPA starts OPA with the catalog as data. Its shipped log level writes two lines for
+// each request, which few operators keep; most comparisons are with `--log-level error`.
+func (f *field) startOPA(ctx context.Context, name string, environment []string, flags ...string) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{f.path("opa"), "run", "--server", "--disable-telemetry", "--addr", addr}, more...)
-	s, err := startServerAt(ctx, name, addr, append(args, f.path("policies"), f.path("data.json")))
+	args := append([]string{f.path("opa"), "run", "--server", "--disable-telemetry", "--addr", addr}, flags...)
+	s, err := startServerAt(ctx, name, addr, append(args, f.path("policies"), f.path("data.json")), environment...)
 	if err != nil {
 		return nil, err
 	}
-	return &contender{name: name, server: s, target: opaTarget(addr, f.trace)}, nil
+	f.running = append(f.running, s)
+	return s, nil
 }
 
-func (f *field) startConstant(ctx context.Context) error {
+// startConstant starts this program as the ceiling.
+func (f *field) startConstant(ctx context.Context) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("finding this program: %w", err)
+		return nil, fmt.Errorf("finding this program: %w", err)
 	}
-	s, err := startServer(ctx, "constant", []string{self, constantVerb}, func(line []byte) string { return string(line) })
+	s, err := startServer(ctx, "constant", []string{self, constantVerb}, func(line []byte) string { return string(bytes.TrimSpace(line)) })
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f.constant = &contender{name: "constant", server: s, target: constantTarget(s.addr, f.trace)}
-	return nil
+	f.running = append(f.running, s)
+	return s, nil
 }
-
-// stop ends all servers.
-func (f *field) stop() error {
-	var errs []error
-	for _, c := range f.contenders() {
-		errs = append(errs, c.server.stop())
-	}
-	return errors.Join(errs...)
-}
-
 // copyPolicies copies the Rego of a directory without its tests.
 func copyPolicies(from, to string) error {
 	err := fs.WalkDir(os.DirFS(from), ".", func(path string, entry fs.DirEntry, err error) error {

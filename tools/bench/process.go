@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -74,4 +75,24 @@ func procValue(path, key string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s has no %s", path, key)
+}
+
+// machine says what a section was measured on.
+func machine() string {
+	processor, err := procValue("/proc/cpuinfo", "model name")
+	if err != nil {
+		processor = "unknown processor"
+	}
+	memory := "unknown"
+	if total, err := procValue("/proc/meminfo", "MemTotal"); err == nil {
+		if kilobytes, err := strconv.ParseInt(strings.TrimSuffix(total, " kB"), 10, 64); err == nil {
+			memory = fmt.Sprintf("%.0f GiB", float64(kilobytes)/(1<<20))
+		}
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		kernel = []byte("of unknown release")
+	}
+	return fmt.Sprintf("%d cores, %s, %s of memory, %s/%s, kernel %s, shared by servers and generator",
+		runtime.NumCPU(), processor, memory, runtime.GOOS, runtime.GOARCH, strings.TrimSpace(string(kernel)))
 }

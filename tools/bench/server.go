@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,9 +28,10 @@ type server struct {
 }
 
 // startServer starts the command of a server that says where it listens. It hands its
-// log, line by line, to ready, until that returns an address; the rest is thrown away.
-func startServer(ctx context.Context, name string, args []string, ready func(line []byte) string) (*server, error) {
-	s := command(ctx, name, args)
+// log, line by line, to ready, until that returns an address; the rest is thrown away. Its
+// environment is as shipped but for what is given, such as GOGC=100.
+func startServer(ctx context.Context, name string, args []string, ready func(line []byte) string, environment ...string) (*server, error) {
+	s := command(ctx, name, args, environment...)
 	log, err := s.command.StderrPipe()
 	if err != nil {
 		return nil, fmt.Errorf("reading the log of %s: %w", name, err)
@@ -69,8 +69,8 @@ func watch(log io.Reader, said *bytes.Buffer, ready func(line []byte) string, fo
 
 // startServerAt starts a server that is told where to listen, and throws its log away. It
 // returns when the server takes connections.
-func startServerAt(ctx context.Context, name, addr string, args []string) (*server, error) {
-	s := command(ctx, name, args)
+func startServerAt(ctx context.Context, name, addr string, args []string, environment ...string) (*server, error) {
+	s := command(ctx, name, args, environment...)
 	s.addr = addr
 	if err := s.command.Start(); err != nil { // without Stderr its log goes to the null device
 		return nil, fmt.Errorf("starting %s: %w", name, err)
@@ -94,9 +94,9 @@ func startServerAt(ctx context.Context, name, addr string, args []string) (*serv
 	}
 }
 
-func command(ctx context.Context, name string, args []string) *server {
+func command(ctx context.Context, name string, args []string, environment ...string) *server {
 	s := &server{name: name, command: exec.CommandContext(ctx, args[0], args[1:]...)}
-	s.command.Env = withoutTuning(os.Environ())
+	s.command.Env = append(withoutTuning(os.Environ()), environment...)
 	s.command.Cancel = func() error { return s.command.Process.Signal(os.Interrupt) }
 	s.command.WaitDelay = stopWithin
 	return s
@@ -128,15 +128,6 @@ func (s *server) stop() error {
 		return nil
 	}
 	return err
-}
-
-// posternAddr reads from a line of Postern's log where the decision API listens.
-func posternAddr(line []byte) string {
-	var said struct{ Msg, Listener, Addr string }
-	if json.Unmarshal(line, &said) != nil || said.Msg != "listening" || said.Listener != "authorize" {
-		return ""
-	}
-	return said.Addr
 }
 
 // freeAddr returns a loopback address that was free a moment ago, for a server that

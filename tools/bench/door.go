@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+)
+
+// leg is what one server did in one round.
+type leg struct {
+	perSecond    float64
+	p50, p99     time.Duration
+	serverCPU    time.Duration // per request
+	generatorCPU time.Duration // per request
+}
+
+// contender is a server with what was measured of it.
+type contender struct {
+	name     string
+	server   *server
+	target   *target
+	legs     []leg // one for each round
+	resident int64
+}
+
+// The collector's settings that are compared: OPA ships with the one, which is Go's own
+// default, and Postern with the other.
+const (
+	gogc100 = "GOGC=100"
+	gogc400 = "GOGC=400"
+)
+
+// door is the suite of questions as fast as they are answered.
+type door struct {
+	*field
+	sidecar *sidecar // as shipped, also a contender
+
+	postern, postern100   *contender
+	opa, opa400, opaNoisy *contender // the noisy one logs each request, as shipped
+	ceiling               *contender
+}
+
+// runDoor measures the decision API beside OPA's.
+func runDoor(ctx context.Context, o options, progress io.Writer) (told section, err error) {
+	f, err := newField(o, progress)
+	if err != nil {
+		return told, err
+	}
+	defer func() { err = errors.Join(err, f.close()) }()
+	d := &door{field: f}
+	if err := d.prepare(ctx); err != nil {
+		return told, err
+	}
+	// One leg that doesn't count: connections, caches and heaps settle.
+	for _, c := range d.contenders() {
+		if _, err := c.measure(ctx, o); err != nil {
+			return told, err
+		}
+	}
+	before, err := d.sidecar.lookups(ctx)
+	if err != nil {
+		return told, err
+	}
+	for round := range o.rounds {
+		if err := d.round(ctx, round); err != nil {
+			return told, err
+		}
+	}
+	after, err := d.sidecar.lookups(ctx)
+	if err != nil {
+		return told, err
+	}
+	return d.report(ctx, after.since(before))
+}
+
+// contenders returns the servers in the order of a round: what is compared stands close.
+func (d *door) contenders() []*contender {
+	return []*contender{d.postern100, d.opa, d.postern, d.opa400, d.opaNoisy, d.ceiling}
+}
+
+// prepare builds the servers and starts all of them.
+func (d *door) prepare(ctx context.Context) (err error) {
+	if err := errors.Join(d.buildPostern(ctx), d.buildOPA(ctx)); err != nil {
+		return err
+	}
+	if d.sidecar, err = d.startPostern(ctx, posternSetup{name: "postern", dataDir: d.path("data")}); err != nil {
+		return err
+	}
+	d.postern = &contender{name: "postern", server: d.sidecar.server, target: posternTarget(d.sidecar.addr, d.trace)}
+	hurried, err := d.startPostern(ctx, posternSetup{name: "postern-100", dataDir: d.path("data-100"), environment: []string{gogc100}})
+	if err != nil {
+		return err
+	}
+	d.postern100 = &contender{name: "postern-100", server: hurried.server, target: posternTarget(hurried.addr, d.trace)}
+	if d.opa, err = d.opaContender(ctx, "opa", nil, "--log-level", "error"); err != nil {
+		return err
+	}
+	if d.opa400, err = d.opaContender(ctx, "opa-400", []string{gogc400}, "--log-level", "error"); err != nil {
+		return err
+	}
+	if d.opaNoisy, err = d.opaContender(ctx, "opa-info", nil); err != nil {
+		return err
+	}
+	constant, err := d.startConstant(ctx)
+	if err != nil {
+		return err
+	}
+	d.ceiling = &contender{name: "constant", server: constant, target: constantTarget(constant.addr, d.trace)}
+	return nil
+}
+
+func (d *door) opaContender(ctx context.Context, name string, environment []string, flags ...string) (*contender, error) {
+	s, err := d.startOPA(ctx, name, environment, flags...)
+	if err != nil {
+		return nil, err
+	}
+	return &contender{name: name, server: s, target: opaTarget(s.addr, d.trace)}, nil
+}
+
+// round gives each server its leg, one after the other, and the other way round in each
+// second round.
+func (d *door) round(ctx context.Context, number int) error {
+	fmt.Fprintf(d.progress, "round %d of %d:", number+1, d.options.rounds)
+	order := d.contenders()
+	if number%2 == 1 {
+		slices.Reverse(order)
+	}
+	for _, c := range order {
+		l, err := c.measure(ctx, d.options)
+		if err != nil {
+			return err
+		}
+		c.legs = append(c.legs, l)
+		fmt.Fprintf(d.progress, "  %s %.0f/s", c.name, l.perSecond)
+	}
+	fmt.Fprintln(d.progress)
+	return nil
+}
+
+// measure runs one leg.
+func (c *contender) measure(ctx context.Context, o options) (leg, error) {
+	pid := c.server.command.Process.Pid
+	serverBefore, err := cpuTime(pid)
+	ownBefore, ownErr := ownCPUTime()
+	if err := errors.Join(err, ownErr); err != nil {
+		return leg{}, err
+	}
+	l, err := c.target.drive(ctx, o.connections, o.legLength())
+	if err != nil {
+		return leg{}, fmt.Errorf("measuring %s: %w", c.name, err)
+	}
+	serverAfter, err := cpuTime(pid)
+	ownAfter, ownErr := ownCPUTime()
+	if err := errors.Join(err, ownErr); err != nil {
+		return leg{}, err
+	}
+	if l.latencies.total == 0 {
+		return leg{}, fmt.Errorf("measuring %s: nothing was answered", c.name)
+	}
+	if c.resident, err = residentBytes(pid); err != nil {
+		return leg{}, err
+	}
+	n := time.Duration(l.latencies.total)
+	return leg{
+		perSecond: l.perSecond(), p50: l.latencies.percentile(50), p99: l.latencies.percentile(99),
+		serverCPU: (serverAfter - serverBefore) / n, generatorCPU: (ownAfter - ownBefore) / n,
+	}, nil
+}
