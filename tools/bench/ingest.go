@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +18,8 @@ import (
 
 const (
 	ingestSenders = 64
-	ingestKnown   = 20_000          // permissions that the catalogs hold at first
-	ingestFastest = 20_000          // events signed for each second of a leg; a leg ends with them
+	ingestKnown   = 20_000 // permissions that the catalogs hold at first
+	ingestFastest = 20_000 // events signed for each second of a leg; a leg ends with them
 	slowSync      = 5 * time.Millisecond
 	syncsToTime   = 200
 )
@@ -43,46 +42,45 @@ type receiver struct {
 
 // ingest is the suite of acknowledged events a second.
 type ingest struct {
-	field   *field
-	keys    webhook.Keys
-	catalog *catalog
+	*field
+	keys webhook.Keys
 
 	postern, shared, single *receiver
 	// The same over a disk whose syncs take longer; nil without strace.
 	slowPostern, slowSingle *receiver
-	ownSync, addedSync      time.Duration // of this disk, and what strace made of it
+	ownSync, addedSync      time.Duration // of this disk, and a lone event's with what strace adds
 }
 
-// measureIngest is the suite: Postern beside its own receiver and catalog with one commit
-// for each event.
-func measureIngest(ctx context.Context, o options, progress io.Writer) (s section, err error) {
-	dir, err := os.MkdirTemp("", "bench-ingest-")
+// runIngest measures Postern beside its own receiver and catalog with one commit for each
+// event.
+func runIngest(ctx context.Context, o options, progress io.Writer) (told section, err error) {
+	o.permissions = ingestKnown
+	f, err := newField(o, progress)
 	if err != nil {
-		return section{}, fmt.Errorf("making a directory: %w", err)
+		return told, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	in := &ingest{field: &field{options: o, dir: dir, progress: progress}, catalog: newCatalog(ingestKnown)}
-	defer func() { err = errors.Join(err, in.stop()) }()
+	defer func() { err = errors.Join(err, f.close()) }()
+	in := &ingest{field: f}
 	if err := in.prepare(ctx); err != nil {
-		return section{}, err
+		return told, err
 	}
 	// One leg that doesn't count: connections, caches and heaps settle.
 	for _, r := range in.receivers() {
 		if _, err := r.measure(ctx, min(time.Second, in.legTime())); err != nil {
-			return section{}, err
+			return told, err
 		}
 	}
 	for round := range o.rounds {
 		if err := in.round(ctx, round); err != nil {
-			return section{}, err
+			return told, err
 		}
 	}
-	return in.section(), nil
+	return in.report(), nil
 }
 
 // legTime is half of what a leg of questions gets: there are more legs in a round.
 func (in *ingest) legTime() time.Duration {
-	return time.Duration(in.field.options.seconds * float64(time.Second) / 2)
+	return time.Duration(in.options.seconds * float64(time.Second) / 2)
 }
 
 // receivers returns the receivers in the order of a round.
@@ -95,25 +93,20 @@ func (in *ingest) receivers() (running []*receiver) {
 	return running
 }
 
-func (in *ingest) prepare(ctx context.Context) error {
-	if err := refuseMemoryDisk(in.field.dir); err != nil {
+func (in *ingest) prepare(ctx context.Context) (err error) {
+	if err := refuseMemoryDisk(in.dir); err != nil {
 		return err
 	}
-	secret := newSecret()
-	var err error
-	if in.keys, err = webhook.ParseKeys(secret); err != nil {
+	if in.keys, err = webhook.ParseKeys(webhookSecret); err != nil {
 		return err
 	}
-	if err := os.WriteFile(in.field.path("secret"), []byte(secret), 0o600); err != nil {
+	if err := os.WriteFile(in.path("webhook-secret"), []byte(webhookSecret), 0o600); err != nil {
 		return fmt.Errorf("writing the signing secret: %w", err)
 	}
-	if err := writeFile(in.field.path("dump.ndjson"), in.catalog.writeDump); err != nil {
+	if err := in.buildPostern(ctx); err != nil {
 		return err
 	}
-	if err := in.field.build(ctx, in.field.options.repository, "postern", "./sidecar"); err != nil {
-		return err
-	}
-	if in.ownSync, err = timeSync(in.field.path("sync-probe")); err != nil {
+	if in.ownSync, err = timeSync(in.path("sync-probe")); err != nil {
 		return err
 	}
 	return in.start(ctx)
@@ -130,7 +123,7 @@ func (in *ingest) start(ctx context.Context) (err error) {
 		return err
 	}
 	if _, err := exec.LookPath("strace"); err != nil {
-		fmt.Fprintln(in.field.progress, "strace is not installed (apt-get install strace): the legs with a slower sync are left out")
+		fmt.Fprintln(in.progress, "strace is not installed (apt-get install strace): the legs with a slower sync are left out")
 		return nil
 	}
 	delay := delaySyncs()
@@ -153,80 +146,53 @@ func delaySyncs() []string {
 	}
 }
 
+// startPostern starts the real binary, behind the words of another program.
 func (in *ingest) startPostern(ctx context.Context, name string, before ...string) (*receiver, error) {
-	data := in.field.path("data-" + name)
-	if err := in.field.restore(ctx, data, in.field.path("dump.ndjson")); err != nil {
-		return nil, err
-	}
-	addrs := listeners{}
-	s, err := startServer(ctx, name, append(before, in.field.path("postern"), "run", "--data-dir", data,
-		"--environment-id", benchmarkEnvironment, "--webhook-secret-file", in.field.path("secret"),
-		"--authorize-addr", "127.0.0.1:0", "--webhook-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"), addrs.read)
+	said := toldAddrs{wanted: []string{"authorize", "webhook"}, addrs: map[string]string{}}
+	r, err := in.startReceiver(ctx, name, append(before, in.path("postern"), "run", "--data-dir", in.path("data-"+name),
+		"--environment-id", environmentID, "--webhook-secret-file", in.path("webhook-secret"),
+		"--authorize-addr", "127.0.0.1:0", "--webhook-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"), said.complete)
 	if err != nil {
 		return nil, err
 	}
-	s.addr = addrs["webhook"]
-	return &receiver{name: name, server: s, syncAddr: addrs["authorize"], stream: newEventStream(in.keys, in.catalog)}, nil
+	r.syncAddr, r.server.addr = r.server.addr, said.addrs["webhook"]
+	return r, nil
 }
 
-// listeners gathers from Postern's log where it listens.
-type listeners map[string]string
-
-// read takes a line of the log. It returns an address once the last listener is open.
-func (l listeners) read(line []byte) string {
-	var said struct{ Msg, Listener, Addr string }
-	if json.Unmarshal(line, &said) != nil || said.Msg != "listening" {
-		return ""
-	}
-	l[said.Listener] = said.Addr
-	if said.Listener != "control" {
-		return ""
-	}
-	return said.Addr
-}
-
+// startChild starts this program as a receiver.
 func (in *ingest) startChild(ctx context.Context, name, commits string, before ...string) (*receiver, error) {
-	data := in.field.path("data-" + name)
-	if err := in.field.restore(ctx, data, in.field.path("dump.ndjson")); err != nil {
-		return nil, err
-	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding this program: %w", err)
 	}
-	s, err := startServer(ctx, name, append(before, self, receiveVerb, data, in.field.path("secret"), commits), func(line []byte) string {
-		addrs := listeners{}
-		addrs.read(line)
-		return addrs["webhook"]
-	})
+	said := toldAddrs{wanted: []string{"authorize"}, addrs: map[string]string{}}
+	return in.startReceiver(ctx, name, append(before, self, receiveVerb, in.path("data-"+name), in.path("webhook-secret"), commits), said.complete)
+}
+
+func (in *ingest) startReceiver(ctx context.Context, name string, args []string, ready func(line []byte) string) (*receiver, error) {
+	if err := in.fill(ctx, in.path("data-"+name)); err != nil {
+		return nil, err
+	}
+	s, err := startServer(ctx, name, args, ready)
 	if err != nil {
 		return nil, err
 	}
+	in.running = append(in.running, s)
 	return &receiver{name: name, server: s, syncAddr: s.addr, stream: newEventStream(in.keys, in.catalog)}, nil
-}
-
-// restore fills a catalog that nobody has open.
-func (f *field) restore(ctx context.Context, data, dump string) error {
-	restore := command(ctx, "postern catalog restore", []string{f.path("postern"), "catalog", "restore", "--data-dir", data, dump}).command
-	restore.Stderr = f.progress
-	if err := restore.Run(); err != nil {
-		return fmt.Errorf("filling a catalog: %w", err)
-	}
-	return nil
 }
 
 // round gives each receiver its leg, one after the other.
 func (in *ingest) round(ctx context.Context, number int) error {
-	fmt.Fprintf(in.field.progress, "ingest, round %d of %d:", number+1, in.field.options.rounds)
+	fmt.Fprintf(in.progress, "ingest, round %d of %d:", number+1, in.options.rounds)
 	for _, r := range in.receivers() {
 		l, err := r.measure(ctx, in.legTime())
 		if err != nil {
 			return err
 		}
 		r.legs = append(r.legs, l)
-		fmt.Fprintf(in.field.progress, "  %s %.0f/s, %.1f a commit", r.name, l.perSecond, l.perCommit)
+		fmt.Fprintf(in.progress, "  %s %.0f/s, %.1f a commit", r.name, l.perSecond, l.perCommit)
 	}
-	fmt.Fprintln(in.field.progress)
+	fmt.Fprintln(in.progress)
 	return nil
 }
 
@@ -269,15 +235,6 @@ func (r *receiver) checkDelay(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("slowing down the syncs: strace was to hold up each by %s, but an event was durable after %s", slowSync, fastest)
 	}
 	return d.latencies.percentile(50), nil
-}
-
-// stop ends all receivers.
-func (in *ingest) stop() error {
-	var errs []error
-	for _, r := range in.receivers() {
-		errs = append(errs, r.server.stop())
-	}
-	return errors.Join(errs...)
 }
 
 // refuseMemoryDisk returns an error where a sync costs nothing, since nothing is written.

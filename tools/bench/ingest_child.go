@@ -58,7 +58,7 @@ func receive(ctx context.Context, dir, secretFile, commits string, log io.Writer
 	if err != nil {
 		return err
 	}
-	c, err := lake.Open(ctx, lake.Options{Dir: dir, EnvironmentID: benchmarkEnvironment, LRUSize: 10_000})
+	c, err := lake.Open(ctx, lake.Options{Dir: dir, EnvironmentID: environmentID, LRUSize: 10_000})
 	if err != nil {
 		return fmt.Errorf("opening the catalog: %w", err)
 	}
@@ -84,7 +84,7 @@ func receiverOver(c *lake.Catalog, sink webhook.Sink, keys webhook.Keys, logger 
 	}
 	receiver, err := webhook.NewReceiver(webhook.Config{
 		Keys:          func() webhook.Keys { return keys },
-		EnvironmentID: benchmarkEnvironment,
+		EnvironmentID: environmentID,
 		Sink:          sink,
 		Now:           time.Now,
 		Logger:        logger,
@@ -101,12 +101,14 @@ func receiverOver(c *lake.Catalog, sink webhook.Sink, keys webhook.Keys, logger 
 	return routes, nil
 }
 
+// serveDeliveries says where it listens as Postern does, under the name of the listener that
+// answers for the revision.
 func serveDeliveries(ctx context.Context, handler http.Handler, logger *slog.Logger) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
-	logger.Info("listening", "listener", "webhook", "addr", l.Addr().String())
+	logger.Info("listening", "listener", "authorize", "addr", l.Addr().String())
 	s := listener.NewServer(handler, 30*time.Second, logger)
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })() // its listener is all it has
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

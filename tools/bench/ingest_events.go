@@ -2,18 +2,13 @@ package main
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/base64"
 	"fmt"
 	"time"
 
 	"github.com/postern-authz/postern/sidecar/webhook"
 )
 
-const (
-	benchmarkEnvironment = "env_benchmark"
-	deliveryPath         = "/webhooks/scalekit"
-)
+const deliveryPath = "/webhooks/scalekit"
 
 // firstDelivery is later than anything that a made-up catalog holds, so that each event
 // changes it. In the past, as an event has to be.
@@ -27,13 +22,6 @@ type eventStream struct {
 	known func(i int) (id, name string) // the permissions to update
 	count int                           // of the known ones
 	next  int                           // number of the next event
-}
-
-// newSecret makes up a signing secret.
-func newSecret() string {
-	var key [32]byte
-	_, _ = rand.Read(key[:]) // never fails, by its documentation
-	return "whsec_" + base64.StdEncoding.EncodeToString(key[:])
 }
 
 // newEventStream streams events over a catalog's permissions.
@@ -79,5 +67,5 @@ func (s *eventStream) body(number int) []byte {
 	occurred := firstDelivery.Add(time.Duration(number) * time.Microsecond).Format(time.RFC3339Nano)
 	return fmt.Appendf(nil, `{"spec_version":"1","id":"evt_new%012d","type":"permission.%s","object":"Permission","environment_id":%q,`+
 		`"occurred_at":%q,"display_name":%q,"data":{"id":%q,"name":%q,"description":"Lets its holder %s, says event %d"}}`,
-		number, kind, benchmarkEnvironment, occurred, title, id, name, name, number)
+		number, kind, environmentID, occurred, title, id, name, name, number)
 }

@@ -2,32 +2,30 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
 
-// section tells what was measured, ratios first.
-func (in *ingest) section() section {
+// report tells what was measured, ratios first.
+func (in *ingest) report() section {
 	var b strings.Builder
-	o := in.field.options
-	fmt.Fprintf(&b, "%d rounds of %s for each receiver, %d keep-alive senders, each with one signed event in flight. By turns an event creates a permission and updates one of %d; "+
-		"each changes the catalog. A sync of one page takes %s here (median of %d); a commit has two.\n\n",
-		o.rounds, in.legTime(), ingestSenders, ingestKnown, duration(in.ownSync), syncsToTime)
+	fmt.Fprintf(&b, "%d rounds of %s for each receiver, %d keep-alive senders, each with one signed event in flight, receivers and senders on the same cores. "+
+		"By turns an event creates a permission and updates one of %d; each changes the catalog. A sync of one page takes %s here (median of %d), and a commit needs two.\n\n",
+		in.options.rounds, in.legTime(), ingestSenders, ingestKnown, timeText(in.ownSync), syncsToTime)
 	in.writeRatios(&b)
 	in.writeRates(&b)
 	return section{markdown: b.String()}
 }
 
 func (in *ingest) writeRatios(b *strings.Builder) {
-	b.WriteString("| ratio of acknowledged events/s within a round | target | median | min | max |\n|---|--:|--:|--:|--:|\n")
+	table(b, "acknowledged events/s, ratio within a round", "target", "median", "min", "max")
 	writeRatio(b, "**Postern / one commit per event**", "≥ 2", in.postern, in.single)
 	if in.slowPostern != nil {
 		writeRatio(b, fmt.Sprintf("**the same, each sync %s longer**", slowSync), "≥ 10", in.slowPostern, in.slowSingle)
 	} else {
 		fmt.Fprintf(b, "| the same, each sync %s longer | ≥ 10 | not measured: strace is not installed | | |\n", slowSync)
 	}
-	writeRatio(b, "Postern / its receiver and catalog in the program of the single commits", "", in.postern, in.shared)
+	writeRatio(b, "Postern / shared commits in the program of the single ones", "", in.postern, in.shared)
 }
 
 func writeRatio(b *strings.Builder, name, target string, of, against *receiver) {
@@ -35,11 +33,12 @@ func writeRatio(b *strings.Builder, name, target string, of, against *receiver) 
 	for i := range ratios {
 		ratios[i] = of.legs[i].perSecond / against.legs[i].perSecond
 	}
-	fmt.Fprintf(b, "| %s | %s | %.2f | %.2f | %.2f |\n", name, target, median(ratios), slices.Min(ratios), slices.Max(ratios))
+	fmt.Fprintf(b, "| %s | %s | %s\n", name, target, spreadOf(ratios).row())
 }
 
 func (in *ingest) writeRates(b *strings.Builder) {
-	b.WriteString("\n| receiver, medians of the rounds | target | acknowledged events/s | events in a commit | p50 | p99 |\n|---|--:|--:|--:|--:|--:|\n")
+	b.WriteString("\n")
+	table(b, "receiver, medians of the rounds", "target", "acknowledged events/s", "events in a commit", "p50", "p99")
 	slow := fmt.Sprintf(", each sync %s longer", slowSync)
 	for _, row := range []struct {
 		name, target string
@@ -51,19 +50,23 @@ func (in *ingest) writeRates(b *strings.Builder) {
 		{"Postern" + slow, "", in.slowPostern},
 		{"one commit per event" + slow, "", in.slowSingle},
 	} {
-		if row.of == nil {
-			continue
+		if row.of != nil {
+			row.of.writeRates(b, row.name, row.target)
 		}
-		fmt.Fprintf(b, "| %s | %s | %.0f | %.1f | %s | %s |\n", row.name, row.target,
-			ingestMedian(row.of.legs, func(l ingestLeg) float64 { return l.perSecond }),
-			ingestMedian(row.of.legs, func(l ingestLeg) float64 { return l.perCommit }),
-			duration(time.Duration(ingestMedian(row.of.legs, func(l ingestLeg) float64 { return float64(l.p50) }))),
-			duration(time.Duration(ingestMedian(row.of.legs, func(l ingestLeg) float64 { return float64(l.p99) }))))
 	}
+	b.WriteString("\nSingle commits, and the shared ones beside them, are those of Postern's own receiver and catalog in a program of their own, with and without a mutex around each event.")
 	if in.slowPostern != nil {
-		fmt.Fprintf(b, "\nThe longer sync is strace's, which holds up each fdatasync by %s: a lone event is acknowledged after %s then. "+
-			"Single commits are those of Postern's own receiver and catalog behind a mutex, in a process of their own.\n", slowSync, duration(in.addedSync))
+		fmt.Fprintf(b, " The longer sync is strace's, which holds up each fdatasync by %s: a lone event is acknowledged after %s then.", slowSync, timeText(in.addedSync))
 	}
+	b.WriteString("\n")
+}
+
+func (r *receiver) writeRates(b *strings.Builder, name, target string) {
+	fmt.Fprintf(b, "| %s | %s | %.0f | %.1f | %s | %s |\n", name, target,
+		ingestMedian(r.legs, func(l ingestLeg) float64 { return l.perSecond }),
+		ingestMedian(r.legs, func(l ingestLeg) float64 { return l.perCommit }),
+		timeText(time.Duration(ingestMedian(r.legs, func(l ingestLeg) float64 { return float64(l.p50) }))),
+		timeText(time.Duration(ingestMedian(r.legs, func(l ingestLeg) float64 { return float64(l.p99) }))))
 }
 
 func ingestMedian(legs []ingestLeg, of func(ingestLeg) float64) float64 {
@@ -72,17 +75,4 @@ func ingestMedian(legs []ingestLeg, of func(ingestLeg) float64) float64 {
 		values[i] = of(l)
 	}
 	return median(values)
-}
-
-// duration renders a time for a table.
-func duration(d time.Duration) string {
-	switch {
-	case d >= 10*time.Second:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d >= time.Second:
-		return fmt.Sprintf("%.2f s", d.Seconds())
-	case d >= time.Millisecond:
-		return fmt.Sprintf("%.2f ms", d.Seconds()*1e3)
-	}
-	return fmt.Sprintf("%.1f µs", d.Seconds()*1e6)
 }

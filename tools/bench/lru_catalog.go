@@ -11,7 +11,7 @@ import (
 
 // makeCatalog makes a catalog of a dump in a directory, with Postern's own code.
 func makeCatalog(ctx context.Context, dir string, writeDump func(io.Writer) error) error {
-	c, err := lake.Open(ctx, lake.Options{Dir: dir, EnvironmentID: benchmarkEnvironment, LRUSize: 1})
+	c, err := lake.Open(ctx, lake.Options{Dir: dir, EnvironmentID: environmentID, LRUSize: 1})
 	if err != nil {
 		return fmt.Errorf("making a catalog: %w", err)
 	}
