@@ -4,7 +4,10 @@ go 1.26.0
 
 tool github.com/open-policy-agent/opa
 
-require github.com/postern-authz/postern v0.0.0
+require (
+	github.com/KimMachineGun/automemlimit v1.0.1
+	github.com/postern-authz/postern v0.0.0
+)
 
 require (
 	github.com/agnivade/levenshtein v1.2.1 // indirect
@@ -51,6 +54,7 @@ require (
 	github.com/open-policy-agent/opa v1.22.2 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
+	github.com/pbnjay/memory v0.0.0-20210728143218-7b4eea64cf58 // indirect
 	github.com/prometheus/client_golang v1.24.1 // indirect
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.0 // indirect

@@ -24,6 +24,7 @@ func suites() []suite {
 	return []suite{
 		{"door", runDoor},
 		{"ingest", runIngest},
+		{"million", runMillion},
 	}
 }
 
