@@ -15,7 +15,7 @@ import (
 const (
 	largeLRU       = 50_000
 	largeLRUFlag   = "--lru-size"
-	coldStarts     = 5 // and as many after a kill -9
+	coldStarts     = 5 // at most, and as many after a kill -9
 	boundedRounds  = 5 // at most; starting takes time, too
 	boundedMemory  = 192 << 20
 	trickleRate    = 200 // webhook events a second beside the questions
@@ -118,7 +118,7 @@ func (m *million) fillLarge(ctx context.Context) error {
 // their way. The file is in the page cache.
 func (m *million) measureStarts(ctx context.Context) error {
 	stream := m.large.events(m.keys)
-	for range coldStarts {
+	for range min(m.options.rounds, coldStarts) {
 		s, took, err := m.startLarge(ctx, m.path("data"))
 		if err != nil {
 			return err

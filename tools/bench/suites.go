@@ -25,6 +25,7 @@ func suites() []suite {
 		{"door", runDoor},
 		{"ingest", runIngest},
 		{"million", runMillion},
+		{"lru", runLRU},
 	}
 }
 
