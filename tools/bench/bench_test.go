@@ -26,6 +26,7 @@ func TestParseResponse(t *testing.T) {
 		"length":             {text: "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", status: 200, body: "abc"},
 		"length, other case": {text: "HTTP/1.1 503 Away\r\nX: 1\r\ncontent-length:0\r\n\r\n", status: 503},
 		"chunks":             {text: chunked + "2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n", status: 200, body: "abc"},
+		"no content":         {text: "HTTP/1.1 204 No Content\r\nX: 1\r\n\r\n", status: 204},
 		"no chunk":           {text: chunked + "0\r\n\r\n", status: 200},
 		"no end":             {text: "HTTP/1.1 200 OK\r\n\r\n", fails: true},
 		"hangs up":           {text: "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", fails: true},

@@ -41,6 +41,8 @@ type door struct {
 	postern, postern100   *contender
 	opa, opa400, opaNoisy *contender // the noisy one logs each request, as shipped
 	ceiling               *contender
+
+	allocated, opaAllocated allocation
 }
 
 // runDoor measures the decision API beside OPA's.
@@ -73,7 +75,27 @@ func runDoor(ctx context.Context, o options, progress io.Writer) (told section, 
 	if err != nil {
 		return told, err
 	}
+	if err := d.allocations(ctx); err != nil {
+		return told, err
+	}
 	return d.report(ctx, after.since(before))
+}
+
+// allocations asks Postern and OPA once more, as shipped but for a trace of the collector.
+func (d *door) allocations(ctx context.Context) error {
+	own, err := d.startPostern(ctx, posternSetup{name: "postern-traced", dataDir: d.path("data-traced"), environment: []string{traceCollector}})
+	if err != nil {
+		return err
+	}
+	if d.allocated, err = measureAllocation(ctx, own.server, posternTarget(own.addr, d.trace), d.options); err != nil {
+		return err
+	}
+	peer, err := d.startOPA(ctx, "opa-traced", []string{traceCollector}, "--log-level", "error")
+	if err != nil {
+		return err
+	}
+	d.opaAllocated, err = measureAllocation(ctx, peer, opaTarget(peer.addr, d.trace), d.options)
+	return err
 }
 
 // contenders returns the servers in the order of a round: what is compared stands close.

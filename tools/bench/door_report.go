@@ -21,10 +21,21 @@ func (d *door) report(ctx context.Context, found lookups) (section, error) {
 	o := d.options
 	fmt.Fprintf(&b, "%s\n\nLoad: %d rounds of %g s for each server, %d connections, %d live permissions of which the trace asks for %d.\n",
 		versions, o.rounds, o.seconds, o.connections, o.permissions, liveNames(d.trace))
-	fmt.Fprintf(&b, "Postern's LRU holds %s records; its hit ratio, as shipped: %s.\n\n", lruSize, found.ratio())
+	fmt.Fprintf(&b, "Postern's LRU holds %s records; its hit ratio, as shipped: %s.\n", lruSize, found.ratio())
+	fmt.Fprintf(&b, "Allocated as shipped, by a trace of the collector: Postern %s; OPA %s.\n\n", d.allocated.text(), d.opaAllocated.text())
 	d.writeRatios(&b)
 	d.writeServers(&b)
-	return section{markdown: b.String()}, nil
+	b.WriteString("\n![Questions a second](plots/door.svg)\n")
+	return section{markdown: b.String(), plots: map[string]string{"door.svg": d.plot().svg()}}, nil
+}
+
+func (d *door) plot() barPlot {
+	p := barPlot{title: "Questions a second that each server answers", axis: "requests/s: median of the rounds, and from min to max", format: "%.0f"}
+	for i, row := range d.titled() {
+		color := []string{blue, sky, orange, sand, sand, gray}[i]
+		p.bars = append(p.bars, bar{strings.ReplaceAll(row.title, "`", ""), color, spreadOf(valuesOf(row.of.legs, perSecond))})
+	}
+	return p
 }
 
 func perSecond(l leg) float64 { return l.perSecond }

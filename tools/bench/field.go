@@ -26,7 +26,8 @@ type field struct {
 	catalog *catalog
 	trace   []question
 
-	running []*server
+	running   []*server
+	elsewhere []string // further directories that are removed in the end
 }
 
 // newField makes a directory, and makes up what everybody knows and is asked. Close ends
@@ -49,7 +50,10 @@ func (f *field) close() error {
 	for _, s := range f.running {
 		errs = append(errs, s.stop())
 	}
-	return errors.Join(append(errs, os.RemoveAll(f.dir))...)
+	for _, dir := range append(f.elsewhere, f.dir) {
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
 }
 
 // stop ends one server before the others.
@@ -68,7 +72,7 @@ func (f *field) path(name string) string { return filepath.Join(f.dir, name) }
 // build compiles a package of the module in a directory.
 func (f *field) build(ctx context.Context, module, name, pkg string) error {
 	fmt.Fprintf(f.progress, "building %s\n", name)
-	build := exec.CommandContext(ctx, "go", "build", "-o", f.path(name), pkg)
+	build := exec.CommandContext(ctx, "go", "build", "-o", f.path(name), pkg) //nolint:gosec // all of them are constants of this program, below a directory that it made
 	build.Dir, build.Stderr = module, f.progress
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("building %s: %w", name, err)
@@ -195,6 +199,7 @@ func (f *field) startConstant(ctx context.Context) (*server, error) {
 	f.running = append(f.running, s)
 	return s, nil
 }
+
 // copyPolicies copies the Rego of a directory without its tests.
 func copyPolicies(from, to string) error {
 	err := fs.WalkDir(os.DirFS(from), ".", func(path string, entry fs.DirEntry, err error) error {

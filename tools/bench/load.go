@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 type target struct {
 	addr     string
 	requests [][]byte // whole HTTP requests, one for each question of the trace
+	status   int      // of the right answers; 0 means 200
 	// check returns an error unless body is the right answer to question i. It must be cheap:
 	// it runs for each answer, on the cores that the server needs.
 	check func(i int, body []byte) error
@@ -119,25 +121,33 @@ func (c *client) ask(i int) error {
 		return fmt.Errorf("sending: %w", err)
 	}
 	for filled := 0; ; {
-		if filled == len(c.buf) {
-			return errors.New("the response is too large")
-		}
 		n, err := c.conn.Read(c.buf[filled:])
 		if err != nil {
 			return fmt.Errorf("receiving: %w", err)
 		}
 		filled += n
-		status, body, size, err := c.parser.parse(c.buf[:filled])
-		switch {
-		case err != nil:
-			return fmt.Errorf("reading the response: %w", err)
-		case size == 0:
-			continue
-		case size != filled:
-			return fmt.Errorf("%d bytes came behind the response", filled-size)
-		case status != 200:
-			return fmt.Errorf("want status 200, got %d: %.200s", status, body)
+		complete, err := c.target.accept(&c.parser, c.buf[:filled], i)
+		if err != nil || complete {
+			return err
 		}
-		return c.target.check(i, body)
 	}
+}
+
+// accept judges what came so far in answer to question i. It reports false while that is
+// incomplete.
+func (t *target) accept(p *responseParser, received []byte, i int) (complete bool, err error) {
+	status, body, size, err := p.parse(received)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("reading the response: %w", err)
+	case size == 0 && len(received) == largestResponse:
+		return false, errors.New("the response is too large")
+	case size == 0:
+		return false, nil
+	case size != len(received):
+		return false, fmt.Errorf("%d bytes came behind the response", len(received)-size)
+	case status != cmp.Or(t.status, 200):
+		return false, fmt.Errorf("want status %d, got %d: %.200s", cmp.Or(t.status, 200), status, body)
+	}
+	return true, t.check(i, body)
 }

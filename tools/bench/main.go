@@ -30,6 +30,9 @@ type options struct {
 	rounds      int
 	connections int
 	permissions int
+	calmSeconds float64
+	calmRounds  int
+	events      float64
 	out         string
 	suites      []suite
 	given       []string // the flags that were given, as they were, for who repeats it
@@ -37,6 +40,11 @@ type options struct {
 
 // legLength is how long one server is under load at a time.
 func (o options) legLength() time.Duration { return time.Duration(o.seconds * float64(time.Second)) }
+
+// calmLength is how long a leg of the suite calm is.
+func (o options) calmLength() time.Duration {
+	return time.Duration(o.calmSeconds * float64(time.Second))
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -78,11 +86,14 @@ func readOptions(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 9, "rounds; in each one every server gets a leg")
 	flags.IntVar(&o.connections, "connections", 16, "connections, each with one question in flight")
 	flags.IntVar(&o.permissions, "permissions", 10_000, "live permissions in the catalog")
+	flags.Float64Var(&o.calmSeconds, "calm-seconds", 2, "length of a leg of the suite calm")
+	flags.IntVar(&o.calmRounds, "calm-rounds", 10, "alternations of the suite calm")
+	flags.Float64Var(&o.events, "events", 500, "events a second of the suite calm")
 	flags.StringVar(&o.out, "out", "", "file whose sections between the markers are rewritten, such as ../../docs/benchmarks.md")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 || o.seconds <= 0 || o.rounds < 1 || o.connections < 1 || o.permissions < 2*heldCount {
+	if flags.NArg() > 0 || min(o.seconds, o.calmSeconds, o.events) <= 0 || min(o.rounds, o.calmRounds, o.connections) < 1 || o.permissions < 2*heldCount {
 		return o, fmt.Errorf("want positive numbers, at least %d permissions and no arguments behind the flags", 2*heldCount)
 	}
 	flags.Visit(func(f *flag.Flag) {

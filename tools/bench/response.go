@@ -10,6 +10,12 @@ import (
 // largestResponse bounds the buffer of a connection; the answers here are below 1 KiB.
 const largestResponse = 64 << 10
 
+// Statuses of right answers beside 200. The second one has no body and tells no length.
+const (
+	statusCreated   = 201
+	statusNoContent = 204
+)
+
 // responseParser reads HTTP/1.1 responses out of a buffer, as much of the protocol as
 // the servers here speak. It keeps nothing between responses but memory.
 type responseParser struct {
@@ -65,6 +71,9 @@ func parseHead(head []byte) (status, length int, chunked bool, err error) {
 				return 0, 0, false, fmt.Errorf("the server hangs up, with status %d", status)
 			}
 		}
+	}
+	if status == statusNoContent {
+		return status, 0, false, nil
 	}
 	if length < 0 && !chunked {
 		return 0, 0, false, errors.New("want Content-Length or chunks, got a response without an end")

@@ -25,6 +25,8 @@ type server struct {
 	name    string
 	command *exec.Cmd
 	addr    string
+	// collections is what the collector did, of a server started with [traceCollector].
+	collections *collections
 }
 
 // startServer starts the command of a server that says where it listens. It hands its
@@ -41,7 +43,7 @@ func startServer(ctx context.Context, name string, args []string, ready func(lin
 	}
 	found := make(chan string, 1)
 	var said bytes.Buffer
-	go watch(log, &said, ready, found)
+	go watch(log, &said, ready, found, s.restOfLog())
 	select {
 	case s.addr = <-found:
 	case <-time.After(startWithin):
@@ -53,14 +55,23 @@ func startServer(ctx context.Context, name string, args []string, ready func(lin
 	return s, nil
 }
 
-// watch reads a log to its end. Found gets the address, or is closed without one.
-func watch(log io.Reader, said *bytes.Buffer, ready func(line []byte) string, found chan<- string) {
+// restOfLog takes what a server writes once it listens.
+func (s *server) restOfLog() io.Writer {
+	if s.collections != nil {
+		return s.collections
+	}
+	return io.Discard
+}
+
+// watch reads a log to its end. Found gets the address, or is closed without one; rest
+// gets what comes then.
+func watch(log io.Reader, said *bytes.Buffer, ready func(line []byte) string, found chan<- string, rest io.Writer) {
 	defer close(found)
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		if addr := ready(lines.Bytes()); addr != "" {
 			found <- addr
-			_, _ = io.Copy(io.Discard, log) // so that the server never waits for its log
+			_, _ = io.Copy(rest, log) // so that the server never waits for its log
 			return
 		}
 		said.Write(append(lines.Bytes(), '\n'))
@@ -72,6 +83,9 @@ func watch(log io.Reader, said *bytes.Buffer, ready func(line []byte) string, fo
 func startServerAt(ctx context.Context, name, addr string, args []string, environment ...string) (*server, error) {
 	s := command(ctx, name, args, environment...)
 	s.addr = addr
+	if s.collections != nil {
+		s.command.Stderr = s.collections
+	}
 	if err := s.command.Start(); err != nil { // without Stderr its log goes to the null device
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
@@ -99,6 +113,9 @@ func command(ctx context.Context, name string, args []string, environment ...str
 	s.command.Env = append(withoutTuning(os.Environ()), environment...)
 	s.command.Cancel = func() error { return s.command.Process.Signal(os.Interrupt) }
 	s.command.WaitDelay = stopWithin
+	if slices.Contains(environment, traceCollector) {
+		s.collections = &collections{}
+	}
 	return s
 }
 
