@@ -122,7 +122,7 @@ func (in *ingest) start(ctx context.Context) (err error) {
 	if in.shared, err = in.startChild(ctx, "shared", commitShared); err != nil {
 		return err
 	}
-	if _, err := exec.LookPath("strace"); err != nil {
+	if !haveStrace() {
 		fmt.Fprintln(in.progress, "strace is not installed (apt-get install strace): the legs with a slower sync are left out")
 		return nil
 	}
@@ -135,6 +135,11 @@ func (in *ingest) start(ctx context.Context) (err error) {
 	}
 	in.addedSync, err = in.slowPostern.checkDelay(ctx)
 	return err
+}
+
+func haveStrace() bool {
+	_, err := exec.LookPath("strace")
+	return err == nil
 }
 
 // delaySyncs makes strace hold up each sync. -D leaves the server our own child, so that

@@ -14,7 +14,42 @@ func (in *ingest) report() section {
 		in.options.rounds, in.legTime(), ingestSenders, ingestKnown, timeText(in.ownSync), syncsToTime)
 	in.writeRatios(&b)
 	in.writeRates(&b)
-	return section{markdown: b.String()}
+	b.WriteString("\n![Acknowledged events a second](plots/ingest.svg)\n")
+	return section{markdown: b.String(), plots: map[string]string{"ingest.svg": in.plot().svg()}}
+}
+
+// titledReceiver is a receiver as the table and the plot call it.
+type titledReceiver struct {
+	title, target, color string
+	*receiver
+}
+
+func (in *ingest) titled() (running []titledReceiver) {
+	slow := fmt.Sprintf(", each sync %s longer", slowSync)
+	for _, t := range []titledReceiver{
+		{"Postern", "≥ 5000", blue, in.postern},
+		{"one commit per event", "", orange, in.single},
+		{"shared commits, same program", "", gray, in.shared},
+		{"Postern" + slow, "", sky, in.slowPostern},
+		{"one commit per event" + slow, "", sand, in.slowSingle},
+	} {
+		if t.receiver != nil {
+			running = append(running, t)
+		}
+	}
+	return running
+}
+
+func (in *ingest) plot() barPlot {
+	p := barPlot{title: "Acknowledged events a second, medians, least and most of the rounds", axis: "acknowledged events/s", format: "%.0f", mark: 5000}
+	for _, t := range in.titled() {
+		values := make([]float64, len(t.legs))
+		for i, l := range t.legs {
+			values[i] = l.perSecond
+		}
+		p.bars = append(p.bars, bar{label: t.title, color: t.color, spread: spreadOf(values)})
+	}
+	return p
 }
 
 func (in *ingest) writeRatios(b *strings.Builder) {
@@ -39,20 +74,8 @@ func writeRatio(b *strings.Builder, name, target string, of, against *receiver) 
 func (in *ingest) writeRates(b *strings.Builder) {
 	b.WriteString("\n")
 	table(b, "receiver, medians of the rounds", "target", "acknowledged events/s", "events in a commit", "p50", "p99")
-	slow := fmt.Sprintf(", each sync %s longer", slowSync)
-	for _, row := range []struct {
-		name, target string
-		of           *receiver
-	}{
-		{"Postern", "≥ 5000", in.postern},
-		{"one commit per event", "", in.single},
-		{"shared commits in the same program", "", in.shared},
-		{"Postern" + slow, "", in.slowPostern},
-		{"one commit per event" + slow, "", in.slowSingle},
-	} {
-		if row.of != nil {
-			row.of.writeRates(b, row.name, row.target)
-		}
+	for _, t := range in.titled() {
+		t.writeRates(b, t.title, t.target)
 	}
 	b.WriteString("\nSingle commits, and the shared ones beside them, are those of Postern's own receiver and catalog in a program of their own, with and without a mutex around each event.")
 	if in.slowPostern != nil {

@@ -25,7 +25,24 @@ func (q *comparison) report() section {
 	q.write(&b, columns, "%.2f", func(r readThrough) float64 { return r.allocations })
 	b.WriteString("A scan's own lookups are part of the times and not of the hit ratios. Neither cache is told of unknown names. " +
 		"What follows from this: [decisions/0007](decisions/0007-lru-or-2q.md).\n")
-	return section{markdown: b.String()}
+	b.WriteString("\n![Hit ratios](plots/lru.svg)\n")
+	return section{markdown: b.String(), plots: map[string]string{"lru.svg": q.plot().svg()}}
+}
+
+// plot leaves out the third way to call 2Q, which hits as often as the second.
+func (q *comparison) plot() barPlot {
+	p := barPlot{title: "Hit ratio of LRU and 2Q", axis: "hits, %", format: "%.1f"}
+	colors := []string{blue, orange}
+	for _, t := range q.traces {
+		for i, kind := range q.fronts[:len(colors)] {
+			var values []float64
+			for _, r := range kind.runs[t.name] {
+				values = append(values, 100*r.hitRatio)
+			}
+			p.bars = append(p.bars, bar{label: kind.name + ": " + t.name, color: colors[i], spread: spreadOf(values)})
+		}
+	}
+	return p
 }
 
 func (q *comparison) write(b *strings.Builder, columns []string, format string, of func(readThrough) float64) {

@@ -19,7 +19,8 @@ func (m *million) report(context.Context) (section, error) {
 	m.writeTargets(&b)
 	m.writeMemory(&b)
 	m.writeBounded(&b)
-	return section{markdown: b.String()}, nil
+	b.WriteString("\n![Anonymous memory](plots/million-memory.svg)\n")
+	return section{markdown: b.String(), plots: map[string]string{"million-memory.svg": m.plot().svg()}}, nil
 }
 
 func (m *million) writeTargets(b *strings.Builder) {
@@ -42,6 +43,22 @@ func (m *million) writeTargets(b *strings.Builder) {
 	fmt.Fprintf(b, "`opa run --server` on the same data, a file of %d MiB, answered /health after %.1f s.\n\n", m.opaData>>20, m.opaStart.Seconds())
 }
 
+// plot shows the memory after the longest rest; the whiskers, what was measured before.
+func (m *million) plot() barPlot {
+	p := barPlot{title: "Anonymous memory with a million permissions, after the last rest; least and most before it", axis: "MB", format: "%.0f"}
+	colors := []string{blue, sky, orange}
+	for i, at := range m.atRest {
+		values := []float64{float64(at.fresh) / 1e6}
+		for _, bytes := range at.after {
+			values = append(values, float64(bytes)/1e6)
+		}
+		s := spreadOf(values)
+		s.median = values[len(values)-1]
+		p.bars = append(p.bars, bar{label: strings.ReplaceAll(at.name, "`", ""), color: colors[i%len(colors)], spread: s})
+	}
+	return p
+}
+
 func microseconds(d time.Duration) float64 { return d.Seconds() * 1e6 }
 
 // writeMemory tells what lay in memory right after questions and later.
@@ -58,7 +75,7 @@ func (m *million) writeMemory(b *strings.Builder) {
 		}
 		b.WriteString(" |\n")
 	}
-	b.WriteString("\nEach name once, so that the LRU is full. The targets are in MB of a million bytes, and so is the table.\n\n")
+	b.WriteString("\nEach name once, so that the LRU is full. What the collector left stays for a while: without new garbage, Go collects again after two minutes. The targets are in MB of a million bytes, and so is the table.\n\n")
 }
 
 // megabytes renders sizes in millions of bytes.
