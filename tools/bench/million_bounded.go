@@ -61,7 +61,11 @@ func (m *million) measureBounded(ctx context.Context) (err error) {
 	}
 	inside, err := m.startInside(ctx, g)
 	if err != nil {
-		return err
+		now, lookErr := g.pressure()
+		if m.bounded.pressure = now; lookErr != nil || now.kills == 0 {
+			return errors.Join(err, lookErr)
+		}
+		return nil // that it was killed is told
 	}
 	free, _, err := m.startLarge(ctx, m.path("data"))
 	if err != nil {
@@ -104,6 +108,9 @@ func (m *million) startInside(ctx context.Context, g *memoryGroup) (*sidecar, er
 		return nil, fmt.Errorf("copying the catalog inside the cgroup: %w", err)
 	}
 	s, _, err := m.startLargeAs(ctx, g.enter, data)
+	if err != nil && s.command.Process != nil {
+		err = errors.Join(err, m.stop(s.server)) // the cgroup can't be removed before
+	}
 	return s, err
 }
 
@@ -119,7 +126,8 @@ func (m *million) compareBounded(ctx context.Context, g *memoryGroup, free, insi
 			return err
 		}
 		insideLeg, err := m.loadedLeg(ctx, inside)
-		if now, lookErr := g.pressure(); lookErr != nil || now.kills > 0 {
+		now, lookErr := g.pressure()
+		if lookErr != nil || now.kills > 0 {
 			b.pressure = now
 			return lookErr // that it was killed is told, and ends the comparison
 		}

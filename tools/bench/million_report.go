@@ -102,7 +102,7 @@ func (m *million) writeBounded(b *strings.Builder) {
 		return
 	}
 	if f.pressure.kills > 0 {
-		fmt.Fprintf(b, "**Inside a cgroup of %d MiB the kernel killed %d processes for want of memory**, in round %d.\n", boundedMemory>>20, f.pressure.kills, len(f.inside)+1)
+		fmt.Fprintf(b, "**Inside a cgroup of %d MiB the kernel killed %d processes for want of memory**, after %d rounds that count.\n", boundedMemory>>20, f.pressure.kills, len(f.inside))
 		return
 	}
 	table(b, fmt.Sprintf("%d connections, %d events/s beside", m.options.connections, trickleRate), "questions/s, median", "events acknowledged/s", "found in the LRU")
