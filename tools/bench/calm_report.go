@@ -25,7 +25,7 @@ func (c *calm) report() (section, error) {
 
 func (c *calm) writeLoad(b *strings.Builder, versions string) {
 	o := c.options
-	fmt.Fprintf(b, "%s\n\nLoad: legs of %g s, %d alternations (Postern without something: half of them), %d connections for the questions and as many for what arrives beside them, "+
+	fmt.Fprintf(b, "%s\n\nLoad: legs of %g s, %d alternations (variants of Postern: half of them), %d connections for the questions and as many for what arrives beside them, "+
 		"%g of these a second; %d live permissions.\n", versions, o.calmSeconds, o.calmRounds, o.connections, o.events, o.permissions)
 	fmt.Fprintf(b, "The maximum, by the closed loop: Postern %.0f questions/s, OPA %.0f/s. A sync of 4 KiB where the data are: p50 %s, p99 %s.\n\n",
 		c.rows[0].patient.maximum, c.maximumOf("OPA"), timeText(c.syncs.percentile(50)), timeText(c.syncs.percentile(99)))
@@ -127,7 +127,7 @@ func (c *calm) writeGenerator(b *strings.Builder) {
 func (c *calm) ratioPlot() barPlot {
 	p := barPlot{
 		title: fmt.Sprintf("p99 while %g permissions a second change, over p99 of the control", c.options.events),
-		axis:  "ratio within an alternation: median, and from min to max; the line is 1", format: "%.2f", mark: 1,
+		axis:  "ratio within an alternation, median and min to max; questions at that part of the maximum", format: "%.2f", mark: 1,
 	}
 	for _, r := range c.rows {
 		color := sky
@@ -137,7 +137,7 @@ func (c *calm) ratioPlot() barPlot {
 		case "OPA":
 			color = orange
 		}
-		p.bars = append(p.bars, bar{r.patient.title + ", " + r.paceText() + " of the maximum", color, r.ratio(updating, unchanged, p99Of)})
+		p.bars = append(p.bars, bar{r.patient.title + ", " + r.paceText(), color, r.ratio(updating, unchanged, p99Of)})
 	}
 	return p
 }
