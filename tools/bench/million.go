@@ -73,7 +73,7 @@ func runMillion(ctx context.Context, o options, progress io.Writer) (told sectio
 			return told, fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
-	return m.report(ctx)
+	return m.report()
 }
 
 func (m *million) prepare(ctx context.Context) (err error) {

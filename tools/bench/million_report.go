@@ -1,14 +1,13 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"time"
 )
 
 // report tells what was measured, beside the targets.
-func (m *million) report(context.Context) (section, error) {
+func (m *million) report() (section, error) {
 	versions, err := m.versions()
 	if err != nil {
 		return section{}, err
