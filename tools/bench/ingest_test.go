@@ -79,7 +79,7 @@ func TestEachEventOfTheStreamChangesTheCatalog(t *testing.T) {
 
 func TestALegOfSharedCommitsCountsEventsInACommit(t *testing.T) {
 	r := startReceiving(t, newCatalog(2*heldCount), commitShared)
-	l, err := r.measure(context.Background(), 20*time.Millisecond)
+	l, err := r.measure(context.Background(), 500*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
