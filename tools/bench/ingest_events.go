@@ -16,7 +16,8 @@ var firstDelivery = time.Date(2025, 1, 15, 10, 0, 0, 123456789, time.UTC)
 
 // eventStream makes up signed deliveries for one catalog, without end. By turns one creates
 // a permission and one updates a permission that was there before, so that each leg does
-// the same work, however many events it gets through.
+// the same work, however many events it gets through. The known ones have to be many more
+// than the senders: of two updates in flight the earlier one may come last and change nothing.
 type eventStream struct {
 	keys  webhook.Keys
 	known func(i int) (id, name string) // the permissions to update

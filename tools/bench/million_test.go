@@ -140,8 +140,7 @@ func TestPressureOfBothVersions(t *testing.T) {
 }
 
 func TestTrickleDeliversAtItsRate(t *testing.T) {
-	c := newCatalog(2 * heldCount)
-	r := startReceiving(t, c, commitShared)
+	r := startReceiving(t, newCatalog(2000), commitShared)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	got := trickle(ctx, r.server.addr, r.stream)
