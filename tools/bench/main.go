@@ -56,6 +56,12 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) == 4 && args[0] == receiveVerb {
+		return receive(ctx, args[1], args[2], args[3], stderr)
+	}
+	if len(args) == 1 && args[0] == limitVerb {
+		return sayMemoryLimit(stdout)
+	}
 	if len(args) == 1 && args[0] == constantVerb {
 		return serveConstant(ctx, stderr)
 	}

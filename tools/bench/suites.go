@@ -24,6 +24,9 @@ func suites() []suite {
 	return []suite{
 		{"door", runDoor},
 		{"calm", runCalm},
+		{"ingest", runIngest},
+		{"million", runMillion},
+		{"lru", runLRU},
 	}
 }
 
