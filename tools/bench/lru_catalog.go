@@ -19,7 +19,7 @@ func makeCatalog(ctx context.Context, dir string, writeDump func(io.Writer) erro
 	go func() { _ = writer.CloseWithError(writeDump(writer)) }() // never fails, by its documentation
 	dump, err := lake.ReadDump(reader)
 	if err == nil {
-		_, err = c.Restore(ctx, dump)
+		_, err = c.Restore(ctx, dump, nil)
 	}
 	if err := errors.Join(err, reader.Close(), c.Close()); err != nil {
 		return fmt.Errorf("filling a catalog: %w", err)
