@@ -3,6 +3,7 @@ package authz
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -48,6 +49,31 @@ type jsonParser struct {
 	text   string
 	at     int
 	values int // read so far
+
+	// Half of the cost of reading is finding memory for many small things, so they share it.
+	terms    []ast.Term     // the next ones to be given out
+	elements []*ast.Term    // of the arrays that are being read, an inner one's behind an outer one's
+	members  [][2]*ast.Term // of the objects that are being read
+}
+
+// termsAtOnce is how many terms are made together: a question of some size has about as many.
+const termsAtOnce = 16
+
+func (p *jsonParser) term(value ast.Value) *ast.Term {
+	if len(p.terms) == 0 {
+		p.terms = make([]ast.Term, termsAtOnce)
+	}
+	t := &p.terms[0]
+	t.Value, p.terms = value, p.terms[1:]
+	return t
+}
+
+// keyTerm returns the term of an object's key; those of the information model are made once.
+func (p *jsonParser) keyTerm(key string) *ast.Term {
+	if known := knownKeys[key]; known != nil {
+		return known
+	}
+	return p.term(ast.String(key))
 }
 
 func (p *jsonParser) errorf(format string, arguments ...any) error {
@@ -140,24 +166,49 @@ func (p *jsonParser) object(depth int) (ast.Value, error) {
 	if err != nil || empty {
 		return ast.NewObject(), err
 	}
-	object := ast.NewObjectWithCapacity(4)
-	for more, members := true, 1; more; members++ {
+	outer := len(p.members)
+	var seen keySet
+	for more := true; more; {
 		key, value, err := p.member(depth)
 		if err != nil {
 			return nil, err
 		}
-		object.Insert(ast.InternedTerm(key), ast.NewTerm(value))
-		if object.Len() != members {
+		if !seen.add(key, p.members[outer:]) {
 			return nil, p.errorf("want each key once in an object, got %.40q again", key)
 		}
-		if members > maxMembers {
+		p.members = append(p.members, [2]*ast.Term{p.keyTerm(key), p.term(value)})
+		if len(p.members)-outer > maxMembers {
 			return nil, p.errorf("want at most %d members in an object", maxMembers)
 		}
 		if more, err = p.next('}'); err != nil {
 			return nil, err
 		}
 	}
+	object := ast.NewObject(p.members[outer:]...)
+	p.members = p.members[:outer]
 	return object, nil
+}
+
+// fewKeys are compared one by one; more go into a map, whose hash knows a secret.
+const fewKeys = 16
+
+// keySet tells whether a key of an object came before.
+type keySet map[string]struct{}
+
+// add reports false if key is among the members already, all of which were added.
+func (s *keySet) add(key string, members [][2]*ast.Term) bool {
+	if len(members) < fewKeys {
+		return !slices.ContainsFunc(members, func(m [2]*ast.Term) bool { return m[0].Value.(ast.String) == ast.String(key) })
+	}
+	if *s == nil {
+		*s = make(keySet, 2*fewKeys)
+		for _, m := range members {
+			(*s)[string(m[0].Value.(ast.String))] = struct{}{}
+		}
+	}
+	_, known := (*s)[key]
+	(*s)[key] = struct{}{}
+	return !known
 }
 
 func (p *jsonParser) member(depth int) (key string, value ast.Value, err error) {
@@ -182,18 +233,20 @@ func (p *jsonParser) array(depth int) (ast.Value, error) {
 	if err != nil || empty {
 		return ast.NewArray(), err
 	}
-	elements := make([]*ast.Term, 0, 8)
+	outer := len(p.elements)
 	for more := true; more; {
 		value, err := p.value(depth)
 		if err != nil {
 			return nil, err
 		}
-		elements = append(elements, ast.NewTerm(value))
+		p.elements = append(p.elements, p.term(value))
 		if more, err = p.next(']'); err != nil {
 			return nil, err
 		}
 	}
-	return ast.NewArray(elements...), nil
+	array := ast.NewArray(slices.Clone(p.elements[outer:])...)
+	p.elements = p.elements[:outer]
+	return array, nil
 }
 
 // string reads a string from its opening quote on.

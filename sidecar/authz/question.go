@@ -28,6 +28,13 @@ var (
 	keyName       = ast.StringTerm("name")
 )
 
+// knownKeys are those, and what else the documentation puts into a question.
+var knownKeys = map[string]*ast.Term{
+	"subject": keySubject, "action": keyAction, "resource": keyResource, "context": keyContext,
+	"properties": keyProperties, "type": keyType, "id": keyID, "name": keyName,
+	"permissions": ast.StringTerm("permissions"), "organization_id": ast.StringTerm("organization_id"),
+}
+
 // ParseQuestion reads the JSON of a question. Unknown members are ignored and don't
 // reach the policy, which can so rely on what Postern itself adds to the input. The
 // error names the member, what was expected and what came.
