@@ -20,7 +20,7 @@ const (
 	reserveShare = 6
 	// releaseEvery is how often an idle process is looked for, and idleBytes what one
 	// allocates meanwhile at most; releaseLeast is less memory than is worth releasing.
-	releaseEvery = 5 * time.Second
+	releaseEvery = 30 * time.Second
 	idleBytes    = 4 << 20
 	releaseLeast = 4 << 20
 )

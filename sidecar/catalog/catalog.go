@@ -61,6 +61,9 @@ type Options struct {
 	ReadOnly      bool   // open an existing file for reading only; Apply and Restore fail
 	Rebuild       bool   // move a file that can't be used aside, and start empty; see [Catalog.MovedAside]
 
+	// Eager lets commits follow each other without a pause, whatever the questions beside
+	// them pay for it.
+	Eager bool
 	// Committed is told of each group that the writer was done with, in its goroutine: it
 	// must return at once. It may be nil.
 	Committed func(Commit)
@@ -81,6 +84,7 @@ type hooks struct {
 	afterRead func()                // between reading a record from the file and filling the LRU
 	open      func(flag int) error  // before the file is opened, which it may keep from happening
 	mapSize   int                   // in place of that of the function mapSize
+	collect   func()                // before a whole document is read from the file
 	step      func(string) error    // before each step of a compaction, which it may break off
 	// aroundPage is called between pinning a revision and reading a part of the listing from
 	// the file, and between reading it and taking it back to that revision.
@@ -102,6 +106,7 @@ type Catalog struct {
 	maxDocument Limit
 	hot         *hot
 	committed   func(Commit)
+	eager       bool
 	hooks       hooks
 
 	// file is what is read and written. Only the writer swaps it, for one that says the same.
@@ -162,7 +167,7 @@ func openAt(ctx context.Context, o Options, path string) (*Catalog, error) {
 		}
 		_ = os.Remove(path + draftSuffix) // left by a crash; the next compaction says what is wrong with it
 	}
-	c := &Catalog{path: path, maxDocument: o.MaxDocument, hot: newHot(max(1, o.LRUSize)), committed: o.Committed, hooks: o.hooks}
+	c := &Catalog{path: path, maxDocument: o.MaxDocument, hot: newHot(max(1, o.LRUSize)), committed: o.Committed, eager: o.Eager, hooks: o.hooks}
 	if c.committed == nil {
 		c.committed = func(Commit) {}
 	}

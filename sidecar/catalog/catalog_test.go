@@ -22,7 +22,7 @@ const environment = "env_1234567890"
 // open opens a catalog in dir and checks it when the test ends.
 func open(t testing.TB, dir string, change ...func(*catalog.Options)) *catalog.Catalog {
 	t.Helper()
-	o := catalog.Options{Dir: dir, EnvironmentID: environment, LRUSize: 100, MaxDocument: catalog.Limit{Records: 1000, Bytes: 1 << 20}}
+	o := catalog.Options{Dir: dir, EnvironmentID: environment, LRUSize: 100, MaxDocument: catalog.Limit{Records: 1000, Bytes: 1 << 20}, Eager: true}
 	for _, c := range change {
 		c(&o)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"go.etcd.io/bbolt"
@@ -21,7 +22,7 @@ var errInjected = errors.New("injected")
 
 func openHooked(t testing.TB, dir string, h hooks, lruSize int) *Catalog {
 	t.Helper()
-	c, err := Open(context.Background(), Options{Dir: dir, EnvironmentID: permissiontest.EnvironmentID, LRUSize: lruSize, MaxDocument: Limit{10_000, 1 << 30}, hooks: h})
+	c, err := Open(context.Background(), Options{Dir: dir, EnvironmentID: permissiontest.EnvironmentID, LRUSize: lruSize, MaxDocument: Limit{10_000, 1 << 30}, Eager: true, hooks: h})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -475,5 +476,46 @@ func TestAFullQueue(t *testing.T) {
 	wg.Wait()
 	if got := c.Sync().Count; got != 1+queueLength {
 		t.Errorf("%d permissions", got)
+	}
+}
+
+// Requests that come one by one share commits; one that comes alone, and a crowd, don't wait.
+func TestPausesBetweenCommits(t *testing.T) {
+	var commits atomic.Int64
+	c, err := Open(context.Background(), Options{Dir: t.TempDir(), LRUSize: 1, Committed: func(Commit) { commits.Add(1) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	w := c.writer
+	pauses := func(took time.Duration, ended time.Time) bool {
+		w.took, w.ended = took, ended
+		began := time.Now()
+		w.pause()
+		return time.Since(began) >= time.Millisecond
+	}
+	// Nothing is in the queue, so that the writer's goroutine touches none of this.
+	if pauses(0, time.Time{}) || pauses(time.Hour, time.Now().Add(-longestPause)) {
+		t.Error("a request that comes alone waits")
+	}
+	if !pauses(time.Millisecond, time.Now()) {
+		t.Error("commits follow each other without a pause")
+	}
+	w.crowded <- struct{}{}
+	if pauses(time.Hour, time.Now()) {
+		t.Error("a crowd waits")
+	}
+	c.eager = true
+	if pauses(time.Hour, time.Now()) {
+		t.Error("an eager catalog waits")
+	}
+	c.eager = false
+	var wg sync.WaitGroup
+	for i := range 400 {
+		wg.Go(func() { mustApply(t, c, described(permission.Created, 1, fmt.Sprint(i), "")) })
+	}
+	wg.Wait()
+	if got := commits.Load(); got > 400/crowd*2 {
+		t.Errorf("400 events at once took %d commits", got)
 	}
 }

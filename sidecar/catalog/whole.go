@@ -103,6 +103,9 @@ func (l Limit) within(most Limit) error {
 // asked one may have been smaller, so twice the limit is read before giving up.
 func (c *Catalog) collect(ctx context.Context, which collection) (found map[string]*entry, err error) {
 	defer containDamage(&err)()
+	if c.hooks.collect != nil {
+		c.hooks.collect()
+	}
 	found = make(map[string]*entry)
 	most := Limit{2 * c.maxDocument.Records, 2 * c.maxDocument.Bytes}
 	size := Limit{}

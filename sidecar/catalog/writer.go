@@ -19,6 +19,13 @@ const (
 	largestGroup     = 256             // requests in one commit
 	queuePatience    = 3 * time.Second // how long a request waits for room in the queue
 	rememberedEvents = 10_000          // event ids kept in memory, to count duplicates only
+
+	// While few requests come, commits take an eighth of the time at most: syncs cost the
+	// questions beside them processors and patience. A request that comes alone never waits,
+	// and neither does a crowd. docs/decisions/0009 has the figures.
+	commitShare  = 8
+	longestPause = 10 * time.Millisecond
+	crowd        = 32
 )
 
 // errReadOnly answers a write to a catalog that was opened for reading.
@@ -38,8 +45,8 @@ type result struct {
 }
 
 // writer is the one goroutine that changes the catalog. It takes whatever is queued
-// into one commit: while a commit is being synced the next group gathers, so senders
-// share syncs without one of them ever waiting for company.
+// into one commit: while a commit is being synced, and in the pause behind it, the next group
+// gathers, so senders share syncs without one that comes alone ever waiting for company.
 type writer struct {
 	catalog *Catalog
 	queue   chan request
@@ -53,8 +60,11 @@ type writer struct {
 	// is written, until settle has found out.
 	doubtful *step
 
-	errands chan func() // what must happen between two commits
-	touched touchedKeys // by the commits since a compaction began; nil without one
+	crowded chan struct{} // holds a token once a crowd waits
+	ended   time.Time     // of the last commit
+	took    time.Duration // the last commit
+	errands chan func()   // what must happen between two commits
+	touched touchedKeys   // by the commits since a compaction began; nil without one
 
 	failure atomic.Pointer[error] // of the last group, or of opening the file for writing
 }
@@ -64,6 +74,7 @@ func startWriter(c *Catalog) *writer {
 		catalog: c,
 		queue:   make(chan request, queueLength),
 		errands: make(chan func()),
+		crowded: make(chan struct{}, 1),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 		events:  newLRU[eventKey](rememberedEvents),
@@ -89,8 +100,24 @@ func (w *writer) run() {
 		case errand := <-w.errands:
 			errand()
 		case first := <-w.queue:
+			w.pause()
 			w.commit(w.gather(first))
 		}
+	}
+}
+
+// pause waits until enough time has passed since the last commit, or a crowd waits, too.
+func (w *writer) pause() {
+	rest := min((commitShare-1)*w.took, longestPause) - time.Since(w.ended)
+	if rest <= 0 || w.catalog.eager {
+		return
+	}
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.crowded:
+	case <-w.closing:
 	}
 }
 
@@ -127,7 +154,9 @@ func (w *writer) commit(group []request) {
 	began := time.Now()
 	results, err := w.transact(group)
 	w.failure.Store(&err)
-	w.catalog.committed(Commit{Requests: len(group), Took: time.Since(began), Err: err})
+	w.ended = time.Now()
+	w.took = w.ended.Sub(began)
+	w.catalog.committed(Commit{Requests: len(group), Took: w.took, Err: err})
 	for i, r := range group {
 		if err != nil {
 			r.done <- result{err: fmt.Errorf("writing the catalog: %w", err)}
@@ -319,6 +348,7 @@ func (w *writer) enqueue(ctx context.Context, r request) error {
 	case <-w.closing:
 		return ErrClosed
 	case w.queue <- r:
+		w.noteCrowd()
 		return nil
 	default:
 	}
@@ -333,5 +363,17 @@ func (w *writer) enqueue(ctx context.Context, r request) error {
 		return ctx.Err()
 	case <-patience.C:
 		return ErrBusy
+	}
+}
+
+// noteCrowd tells a writer that pauses that many wait. A token that nobody took makes a later
+// pause end early, which does no harm.
+func (w *writer) noteCrowd() {
+	if len(w.queue) < crowd {
+		return
+	}
+	select {
+	case w.crowded <- struct{}{}:
+	default:
 	}
 }

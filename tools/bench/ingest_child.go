@@ -9,7 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
+	"runtime"
 	"sync"
 	"time"
 
@@ -47,9 +47,8 @@ func (o *oneByOne) Apply(ctx context.Context, event permission.Event) (permissio
 // receive serves the receiver until ctx ends. It logs what Postern logs, where it listens
 // first, and collects garbage as seldom as Postern does.
 func receive(ctx context.Context, dir, secretFile, commits string, log io.Writer) (err error) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
+	reserve := make([]byte, 32<<20) // never touched, see docs/decisions/0008
+	defer runtime.KeepAlive(reserve)
 	text, err := os.ReadFile(secretFile)
 	if err != nil {
 		return fmt.Errorf("reading the signing secret: %w", err)
@@ -58,7 +57,7 @@ func receive(ctx context.Context, dir, secretFile, commits string, log io.Writer
 	if err != nil {
 		return err
 	}
-	c, err := lake.Open(ctx, lake.Options{Dir: dir, EnvironmentID: environmentID, LRUSize: 10_000})
+	c, err := lake.Open(ctx, lake.Options{Dir: dir, EnvironmentID: environmentID, LRUSize: 10_000, Eager: commits != commitShared})
 	if err != nil {
 		return fmt.Errorf("opening the catalog: %w", err)
 	}
