@@ -47,20 +47,35 @@ func tuneRuntime() (reserve, error) {
 func releaseWhenIdle(ctx context.Context) {
 	ticker := time.NewTicker(releaseEvery)
 	defer ticker.Stop()
-	allocated, released := readMemory().allocated, false
-	for {
+	for r := (releaser{then: readMemory()}); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		now := readMemory()
-		idle := now.allocated-allocated < idleBytes
-		if idle && !released && now.garbage+now.free > releaseLeast {
+		if r.due(readMemory()) {
 			debug.FreeOSMemory()
+			r.then = readMemory() // which allocates a little
 		}
-		allocated, released = readMemory().allocated, idle
 	}
+}
+
+// releaser judges when memory should be given back: once for each time of rest.
+type releaser struct {
+	then     memory // at the last look
+	released bool   // since something happened
+}
+
+func (r *releaser) due(now memory) bool {
+	idle := now.allocated-r.then.allocated < idleBytes
+	r.then = now
+	if !idle {
+		r.released = false
+		return false
+	}
+	due := !r.released && now.garbage+now.free > releaseLeast
+	r.released = true
+	return due
 }
 
 // memory is what the runtime says of its memory, in bytes.

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/postern-authz/postern/sidecar/permission"
 )
 
@@ -162,4 +164,98 @@ func TestTheFileOutgrowsItsMap(t *testing.T) {
 		t.Errorf("the file did not outgrow its map: %v", err)
 	}
 	compareWithFile(t, c, dir)
+}
+
+// A commit that hangs in its sync keeps no question waiting, and a reader who takes his time
+// keeps no event waiting.
+func TestReadersAndWritersDontWaitForEachOther(t *testing.T) {
+	var hanging atomic.Bool
+	entered, release := make(chan struct{}), make(chan struct{})
+	c := openHooked(t, t.TempDir(), hooks{commit: func(tx *bbolt.Tx) error {
+		if hanging.CompareAndSwap(true, false) {
+			close(entered)
+			<-release
+		}
+		return tx.Commit()
+	}}, 1)
+	mustApply(t, c, described(permission.Created, 1, "a", "one"), described(permission.Created, 1, "b", "one"))
+
+	hanging.Store(true)
+	var writer sync.WaitGroup
+	writer.Go(func() { mustApply(t, c, described(permission.Updated, 2, "a", "two")) })
+	<-entered
+	for range 3 { // each of them pushes the other one out of the LRU, so that all are read from the file
+		for _, name := range []string{"a", "b"} {
+			if got := descriptionAt(t, c, c.current.Load(), name); got != "one" {
+				t.Errorf("%s: got %q", name, got)
+			}
+		}
+	}
+	if whole, err := c.whole(context.Background(), c.current.Load(), livePermissions); err != nil || whole.Len() != 2 {
+		t.Errorf("got %v, %v", whole, err)
+	}
+	close(release)
+	writer.Wait()
+
+	err := c.view(func(*bbolt.Tx) error {
+		mustApply(t, c, described(permission.Updated, 3, "a", "three"))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A restore breaks off at one of its commits, which was written or not. What is there then is
+// a part of it, and the next try completes it.
+func TestARestoreThatBreaksOffIsCompletedByTheNext(t *testing.T) {
+	for _, persist := range []bool{false, true} {
+		for at := range 3 {
+			t.Run(fmt.Sprintf("commit %d, persisted=%v", at, persist), func(t *testing.T) {
+				commits := -1
+				dir := t.TempDir()
+				c := openHooked(t, dir, hooks{commit: func(tx *bbolt.Tx) error {
+					if commits++; commits != at {
+						return tx.Commit()
+					}
+					if !persist {
+						return errInjected
+					}
+					return errors.Join(tx.Commit(), errInjected)
+				}}, 10)
+				whole := manyStates(statesPerCommit + 10)
+				whole.complete = true
+				if _, err := c.Restore(context.Background(), whole, nil); !errors.Is(err, errInjected) {
+					t.Fatalf("got %v", err)
+				}
+				if c.Sync().Complete {
+					t.Error("a part of a dump made the catalog complete")
+				}
+				if err := c.Close(); err != nil {
+					t.Fatal(err)
+				}
+				c = openHooked(t, dir, hooks{}, 10) // which inspects what the break left behind
+				if _, err := c.Restore(context.Background(), whole, nil); err != nil {
+					t.Fatal(err)
+				}
+				if at := c.Sync(); at.Count != statesPerCommit+10 || !at.Complete {
+					t.Errorf("got %+v", at)
+				}
+				compareWithFile(t, c, dir)
+			})
+		}
+	}
+}
+
+// A new catalog is made under another name: whatever a crash left of that is replaced.
+func TestWhatACrashLeftOfANewCatalogIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, FileName+".new"), []byte("half a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := openHooked(t, dir, hooks{}, 1)
+	mustApply(t, c, described(permission.Created, 1, "a", ""))
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
 }
