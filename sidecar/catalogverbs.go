@@ -133,8 +133,15 @@ func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, pr
 		return report, err
 	}
 	report, err = restoreInto(ctx, opened, from, progress)
+	if err == nil && report.Changed >= leavesHoles {
+		_, err = opened.Compact(ctx, progress)
+	}
 	return report, errors.Join(err, opened.Close())
 }
+
+// leavesHoles is how many states, which come in no order of their names, leave enough holes
+// in the file to be worth a compaction: nobody waits for it.
+const leavesHoles = 10_000
 
 // errUnsound ends `catalog verify` of a catalog with problems, which it printed.
 var errUnsound = errors.New("the catalog is not sound; restore a dump into another --data-dir, or start with --rebuild, which moves the file aside and begins empty")
