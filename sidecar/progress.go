@@ -40,7 +40,7 @@ type workError struct {
 func answerWork[T any](w http.ResponseWriter, do func(catalog.Progress) (T, error), refuse func(error) *listener.Error) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	lines := json.NewEncoder(w)
-	told := time.Now()
+	var told time.Time
 	result, err := do(func(done, total int64) {
 		if time.Since(told) < reportEvery {
 			return
