@@ -83,8 +83,8 @@ func (s *sidecar) serveRestore(w http.ResponseWriter, r *http.Request) {
 		listener.WriteError(w, refused)
 		return
 	}
-	answerWork(w, func(progress catalog.Progress) (restored, error) {
-		report, err := restoreInto(r.Context(), s.catalog, from, progress)
+	answerWork(w, r, func(ctx context.Context, progress catalog.Progress) (restored, error) {
+		report, err := restoreInto(ctx, s.catalog, from, progress)
 		if err == nil {
 			s.logger.Info("catalog restored", "listing", from.Listing, "states", report.States, "changed", report.Changed, "revision", report.Revision)
 		}
@@ -111,14 +111,14 @@ func restoreInto(ctx context.Context, c *catalog.Catalog, from *catalog.Restorab
 }
 
 func (s *sidecar) serveVerify(w http.ResponseWriter, r *http.Request) {
-	answerWork(w, func(progress catalog.Progress) (catalog.Report, error) {
-		return s.catalog.Verify(r.Context(), progress)
+	answerWork(w, r, func(ctx context.Context, progress catalog.Progress) (catalog.Report, error) {
+		return s.catalog.Verify(ctx, progress)
 	}, s.refusal("verify"))
 }
 
 func (s *sidecar) serveCompact(w http.ResponseWriter, r *http.Request) {
-	answerWork(w, func(progress catalog.Progress) (catalog.CompactReport, error) {
-		report, err := s.catalog.Compact(r.Context(), progress)
+	answerWork(w, r, func(ctx context.Context, progress catalog.Progress) (catalog.CompactReport, error) {
+		report, err := s.catalog.Compact(ctx, progress)
 		if err == nil {
 			s.logger.Info("catalog compacted", "bytes_before", report.Before, "bytes_after", report.After)
 		}

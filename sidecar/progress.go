@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,11 +38,11 @@ type workError struct {
 
 // answerWork does a long piece of work and answers 200 with a line of JSON now and then,
 // so that whoever waits sees that it goes on. What becomes of it stands in the last line.
-func answerWork[T any](w http.ResponseWriter, do func(catalog.Progress) (T, error), refuse func(error) *listener.Error) {
+func answerWork[T any](w http.ResponseWriter, r *http.Request, do func(context.Context, catalog.Progress) (T, error), refuse func(error) *listener.Error) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	lines := json.NewEncoder(w)
 	var told time.Time
-	result, err := do(func(done, total int64) {
+	result, err := do(r.Context(), func(done, total int64) {
 		if time.Since(told) < reportEvery {
 			return
 		}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -15,7 +17,7 @@ import (
 
 func TestALongWorkIsFollowedToItsResult(t *testing.T) {
 	answer := httptest.NewRecorder()
-	answerWork(answer, func(progress catalog.Progress) (restored, error) {
+	answerWork(answer, httptest.NewRequest(http.MethodPost, "/", nil), func(_ context.Context, progress catalog.Progress) (restored, error) {
 		progress(1, 3)
 		progress(2, 3) // too soon after the last one to be told
 		return restored{States: 3}, nil
@@ -30,7 +32,7 @@ func TestALongWorkIsFollowedToItsResult(t *testing.T) {
 
 func TestALongWorkThatFails(t *testing.T) {
 	answer := httptest.NewRecorder()
-	answerWork(answer, func(catalog.Progress) (restored, error) { return restored{}, errors.New("no room") }, func(err error) *listener.Error {
+	answerWork(answer, httptest.NewRequest(http.MethodPost, "/", nil), func(context.Context, catalog.Progress) (restored, error) { return restored{}, errors.New("no room") }, func(err error) *listener.Error {
 		return &listener.Error{Code: "restore_failed", Message: err.Error()}
 	})
 	if err := followWork(answer.Body, nil, nil); err == nil || err.Error() != "restore_failed: no room" {

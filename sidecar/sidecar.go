@@ -100,7 +100,7 @@ func (s *sidecar) openCatalog(ctx context.Context) (err error) {
 		LRUSize:       s.config.lruSize,
 		MaxDocument:   s.config.maxDocument,
 		Rebuild:       s.config.rebuild,
-		Committed:     func(c catalog.Commit) { record(c.Requests, c.Took, c.Err) },
+		Committed:     func(c catalog.Commit) { record(context.WithoutCancel(ctx), c.Requests, c.Took, c.Err) },
 	})
 	if err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// ErrCompacting: a compaction is under way already. Nothing changed.
+// ErrCompacting says that a compaction is under way already. Nothing changed.
 var ErrCompacting = errors.New("the catalog is being compacted already")
 
 const (
@@ -41,7 +41,7 @@ func (c *Catalog) Compact(ctx context.Context, progress Progress) (report Compac
 	if err := c.writer.inTurn(ctx, func() error { return c.writer.startNoting(touched) }); err != nil {
 		return report, err
 	}
-	defer func() { c.writer.stopNoting() }()
+	defer c.writer.stopNoting(context.WithoutCancel(ctx))
 	draft, err := c.newDraft()
 	if err != nil {
 		return report, fmt.Errorf("compacting the catalog: %w", err)
@@ -202,9 +202,9 @@ func (w *writer) startNoting(into touchedKeys) error {
 	return nil
 }
 
-func (w *writer) stopNoting() {
+func (w *writer) stopNoting(ctx context.Context) {
 	// It fails only when the writer has ended, which notes nothing more.
-	_ = w.inTurn(context.Background(), func() error { w.touched = nil; return nil })
+	_ = w.inTurn(ctx, func() error { w.touched = nil; return nil })
 }
 
 // takeDraft brings the draft up to date and makes it the catalog's file.

@@ -66,7 +66,7 @@ func TestTheEnvironmentIsClaimedWhenTheFileHeals(t *testing.T) {
 		t.Fatal(err)
 	}
 	failures := 1
-	c := openHooked(t, dir, hooks{open: func(flag int) error {
+	c := openHooked(t, dir, hooks{open: func(int) error {
 		if failures--; failures >= 0 {
 			return syscall.EROFS
 		}

@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-
 	"os"
 	"path/filepath"
 	"strings"

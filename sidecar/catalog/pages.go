@@ -381,7 +381,7 @@ func (p *pageFile) find(b bucket, key []byte) ([]byte, error) {
 }
 
 // search returns the last element whose key isn't above key.
-func (p page) search(key []byte) (found element, any bool, err error) {
+func (p page) search(key []byte) (found element, ok bool, err error) {
 	low, high := 0, p.count
 	for low < high {
 		middle := (low + high) / 2
@@ -393,9 +393,9 @@ func (p page) search(key []byte) (found element, any bool, err error) {
 			high = middle
 			continue
 		}
-		found, any, low = e, true, middle+1
+		found, ok, low = e, true, middle+1
 	}
-	return found, any, nil
+	return found, ok, nil
 }
 
 // checkFreePages wants each page to be reached by a tree or to be free, and none to be both:

@@ -63,7 +63,7 @@ func (t *Telemetry) ObserveCatalog(read func() CatalogFigures) error {
 
 // CommitRecorder returns a function that records a commit of so many requests, how long it
 // took, its sync included, and what it failed with.
-func (t *Telemetry) CommitRecorder() (func(requests int, took time.Duration, err error), error) {
+func (t *Telemetry) CommitRecorder() (func(ctx context.Context, requests int, took time.Duration, err error), error) {
 	duration, err1 := t.Meter().Float64Histogram(metricCommit,
 		metric.WithDescription("Time of a commit of the catalog, its sync included."), metric.WithUnit("s"),
 		metric.WithExplicitBucketBoundaries(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5))
@@ -74,13 +74,13 @@ func (t *Telemetry) CommitRecorder() (func(requests int, took time.Duration, err
 		return nil, err
 	}
 	ok, failed := resultIs("ok"), resultIs("failed")
-	return func(requests int, took time.Duration, err error) {
+	return func(ctx context.Context, requests int, took time.Duration, err error) {
 		result := ok
 		if err != nil {
 			result = failed
 		}
-		duration.Record(context.Background(), took.Seconds(), result)
-		group.Record(context.Background(), int64(requests), result)
+		duration.Record(ctx, took.Seconds(), result)
+		group.Record(ctx, int64(requests), result)
 	}, nil
 }
 
