@@ -114,7 +114,9 @@ func (c *catalogConfig) restore(ctx context.Context, args []string, std streams)
 	}
 	report, err := maintain(ctx, c, std.stderr, task[restored]{
 		what: "restoring", method: http.MethodPost, path: controlRestore, body: source,
-		stopped: func(progress catalog.Progress) (restored, error) { return c.restoreStopped(ctx, source, progress) },
+		stopped: func(progress catalog.Progress) (restored, error) {
+			return c.restoreStopped(ctx, source, progress, std.stderr)
+		},
 	})
 	if err != nil {
 		return err
@@ -122,7 +124,7 @@ func (c *catalogConfig) restore(ctx context.Context, args []string, std streams)
 	return json.NewEncoder(std.stdout).Encode(report)
 }
 
-func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, progress catalog.Progress) (report restored, err error) {
+func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, progress catalog.Progress, stderr io.Writer) (report restored, err error) {
 	from, err := catalog.ReadRestorable(source)
 	if err != nil {
 		return report, err
@@ -134,7 +136,9 @@ func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, pr
 	}
 	report, err = restoreInto(ctx, opened, from, progress)
 	if err == nil && report.Changed >= leavesHoles {
-		_, err = opened.Compact(ctx, progress)
+		if _, err := opened.Compact(ctx, progress); err != nil {
+			fmt.Fprintln(stderr, "postern: warning: everything was restored, and the file keeps its holes:", err)
+		}
 	}
 	return report, errors.Join(err, opened.Close())
 }
@@ -216,5 +220,6 @@ func maintain[T any](ctx context.Context, c *catalogConfig, screen io.Writer, t 
 	if err != nil {
 		return result, err
 	}
-	return result, errors.Join(followWork(answer, b.progress, &result), answer.Close())
+	err = errors.Join(followWork(answer, b.progress, &result), answer.Close())
+	return result, err
 }

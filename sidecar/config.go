@@ -97,7 +97,7 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 		controlSocketSetting(&c.controlSocket),
 		{
 			name: "rebuild", initial: "false", bare: true, set: boolean(&c.rebuild),
-			help: "move a catalog file that can't be used aside, and begin empty and incomplete; a sound file stays",
+			help: "move a damaged catalog file aside, and begin empty and incomplete; a sound file stays",
 		},
 		{
 			name: "lru-size", initial: "10000", set: positive(&c.lruSize),

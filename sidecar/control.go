@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"time"
@@ -47,7 +48,10 @@ func (s *sidecar) serveDump(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	_, _ = io.Copy(w, spool) // the peer may have hung up
+	if _, err := io.Copy(w, spool); err != nil {
+		s.logger.Warn("a dump broke off", "error", err)
+		panic(http.ErrAbortHandler) // so that the peer doesn't take it for whole
+	}
 }
 
 // spoolDump returns the dump as a file that nobody else sees and that is gone when closed.
@@ -130,7 +134,11 @@ func (s *sidecar) serveCompact(w http.ResponseWriter, r *http.Request) {
 // may read the log.
 func (s *sidecar) refusal(what string) func(error) *listener.Error {
 	return func(err error) *listener.Error {
-		s.logger.Error("maintenance failed", "verb", what, "error", err)
+		level := slog.LevelError
+		if errors.Is(err, context.Canceled) { // the peer hung up
+			level = slog.LevelInfo
+		}
+		s.logger.Log(context.Background(), level, "maintenance failed", "verb", what, "error", err)
 		if errors.Is(err, catalog.ErrEnvironment) {
 			return &listener.Error{Status: http.StatusUnprocessableEntity, Code: "wrong_environment", Message: err.Error()}
 		}

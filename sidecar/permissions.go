@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -97,25 +98,35 @@ func (p *permissionReader) serveList(w http.ResponseWriter, r *http.Request) {
 		listener.WriteError(w, refused)
 		return
 	}
-	select {
-	case p.turns <- struct{}{}:
-		defer func() { <-p.turns }()
-	case <-r.Context().Done():
-		return // nobody waits for the answer
-	}
-	page, err := p.catalog.List(r.Context(), after, limit)
+	answer, err := p.page(r.Context(), after, limit)
 	if err != nil {
 		p.unavailable(w, err)
 		return
 	}
-	answer := permissionsPage{Permissions: make([]permissionRecord, 0, len(page.Permissions)), DataRevision: page.Revision}
+	listener.WriteJSON(w, http.StatusOK, answer)
+}
+
+// page waits for a turn and reads a page. The turn is over before the answer is sent: a peer
+// that reads slowly must not keep others waiting.
+func (p *permissionReader) page(ctx context.Context, after string, limit int) (answer permissionsPage, err error) {
+	select {
+	case p.turns <- struct{}{}:
+		defer func() { <-p.turns }()
+	case <-ctx.Done():
+		return answer, ctx.Err() // nobody waits for the answer
+	}
+	page, err := p.catalog.List(ctx, after, limit)
+	if err != nil {
+		return answer, err
+	}
+	answer = permissionsPage{Permissions: make([]permissionRecord, 0, len(page.Permissions)), DataRevision: page.Revision}
 	for _, s := range page.Permissions {
 		answer.Permissions = append(answer.Permissions, recordOf(s))
 	}
 	if page.Next != "" {
 		answer.NextCursor = orNull(encodeCursor(page.Next))
 	}
-	listener.WriteJSON(w, http.StatusOK, answer)
+	return answer, nil
 }
 
 // serveOne answers GET /v1/permissions/{name}.

@@ -54,6 +54,10 @@ func newRouter() *mux.Router {
 // route serves path for one method and answers the others itself, so that a wrong method
 // gets an answer of the same form as every other mistake.
 func route(r *mux.Router, path, method string, handler http.Handler) {
-	r.Handle(path, handler).Methods(method)
-	r.Handle(path, listener.MethodNotAllowed(method))
+	methods := []string{method}
+	if method == http.MethodGet {
+		methods = append(methods, http.MethodHead) // which health checks use
+	}
+	r.Handle(path, handler).Methods(methods...)
+	r.Handle(path, listener.MethodNotAllowed(methods...))
 }

@@ -74,7 +74,7 @@ func (r *releaser) due(now memory) bool {
 		return false
 	}
 	due := !r.released && now.garbage+now.free > releaseLeast
-	r.released = true
+	r.released = r.released || due
 	return due
 }
 

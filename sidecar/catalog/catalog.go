@@ -59,7 +59,7 @@ type Options struct {
 	LRUSize       int    // hot records in memory, at least 1
 	MaxDocument   Limit  // the largest whole-document read
 	ReadOnly      bool   // open an existing file for reading only; Apply and Restore fail
-	Rebuild       bool   // move a file that can't be used aside, and start empty; see [Catalog.MovedAside]
+	Rebuild       bool   // move a damaged file aside, and start empty; see [Catalog.MovedAside]
 
 	// Eager lets commits follow each other without a pause, whatever the questions beside
 	// them pay for it.
@@ -143,21 +143,28 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 
 func openLocked(ctx context.Context, o Options) (*Catalog, error) {
 	path := filepath.Join(o.Dir, FileName)
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // which is what a compaction or a rebuild has to replace
+	}
 	c, err := openAt(ctx, o, path)
-	if !o.Rebuild || !errors.Is(err, ErrFile) {
+	if !o.Rebuild || !isBroken(err) {
 		return c, err
 	}
 	aside, moveErr := moveAside(path)
 	if moveErr != nil {
 		return nil, errors.Join(err, moveErr)
 	}
-	if c, err = openAt(ctx, o, path); err == nil {
-		c.movedAside = aside
+	if c, err = openAt(ctx, o, path); err != nil {
+		return nil, errors.Join(err, os.Rename(aside, path)) // over the empty one at most
 	}
-	return c, err
+	c.movedAside = aside
+	return c, nil
 }
 
 func openAt(ctx context.Context, o Options, path string) (*Catalog, error) {
+	if _, err := os.Stat(path); err != nil && o.ReadOnly {
+		return nil, fmt.Errorf("looking for the catalog: %w", err)
+	}
 	if !o.ReadOnly {
 		if err := createIfAbsent(path); err != nil {
 			return nil, fmt.Errorf("making a new catalog: %w", err)
@@ -202,7 +209,7 @@ func (c *Catalog) load(f *file, environmentID string) (err error) {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrFile, c.path, err)
+		return unusable(c.path, err)
 	}
 	if have := c.identity.environment; have != "" && environmentID != "" && have != environmentID {
 		return fmt.Errorf("%w: %s was filled from %s, but --environment-id is %s; use another --data-dir for it",
@@ -217,9 +224,10 @@ func (c *Catalog) load(f *file, environmentID string) (err error) {
 }
 
 // claimEnvironment writes the environment into a file that has none.
-func (c *Catalog) claimEnvironment(f *file) error {
+func (c *Catalog) claimEnvironment(f *file) (err error) {
+	defer containDamage(&err)()
 	var found identity
-	err := f.db.View(func(tx *bbolt.Tx) (err error) {
+	err = f.db.View(func(tx *bbolt.Tx) (err error) {
 		found, _, err = readMeta(tx)
 		return err
 	})

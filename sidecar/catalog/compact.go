@@ -16,9 +16,10 @@ var ErrCompacting = errors.New("the catalog is being compacted already")
 
 const (
 	draftSuffix     = ".compact"
-	draftFill       = 0.9    // of a page: room for what comes later, as bbolt's own Compact leaves it
-	keysPerDraftTx  = 50_000 // bounds the memory of a transaction
-	keysPerProgress = 10_000 // and per look at the context
+	draftFill       = 0.9      // of a page: room for what comes later, as bbolt's own Compact leaves it
+	keysPerDraftTx  = 50_000   // bounds the memory of a transaction
+	draftAlloc      = 64 << 10 // the step in which it grows, in bytes: it has no hole at its end
+	keysPerProgress = 10_000   // and per look at the context
 )
 
 // CompactReport says what a compaction did to the size of the file, in bytes.
@@ -80,6 +81,7 @@ func (c *Catalog) newDraft() (*draft, error) {
 		return nil, err
 	}
 	f.db.NoSync = true // until all of it is there
+	f.db.AllocSize = draftAlloc
 	return &draft{f, path}, nil
 }
 
@@ -89,8 +91,10 @@ func (c *Catalog) fillDraft(ctx context.Context, d *draft, progress Progress) (r
 	if err := c.step("copy"); err != nil {
 		return report, err
 	}
+	if info, err := os.Stat(c.path); err == nil {
+		report.Before = info.Size()
+	}
 	err = c.view(func(tx *bbolt.Tx) error {
-		report.Before = tx.Size()
 		return copyBuckets(ctx, d.db, tx, progress)
 	})
 	if err != nil {
@@ -198,6 +202,11 @@ func (w *writer) startNoting(into touchedKeys) error {
 	if w.touched != nil {
 		return ErrCompacting
 	}
+	if w.doubtful != nil { // its keys would not be among them
+		if err := w.settle(); err != nil {
+			return err
+		}
+	}
 	w.touched = into
 	return nil
 }
@@ -225,13 +234,16 @@ func (w *writer) takeDraft(d *draft, touched touchedKeys) (err error) {
 	if err := c.view(func(tx *bbolt.Tx) error { return catchUp(d.db, tx, touched) }); err != nil {
 		return err
 	}
+	if err := c.sameRevision(d.file); err != nil {
+		return err
+	}
 	if err := c.step("rename"); err != nil {
 		return err
 	}
 	if err := os.Rename(d.path, c.path); err != nil {
 		return err
 	}
-	d.unplaced = true
+	d.unplaced, d.db.AllocSize = true, allocSize
 	old := c.file.Swap(d.file)
 	old.retire()
 	_ = c.place(d.file) // else before the next commit, which fails with what this did
@@ -241,6 +253,11 @@ func (w *writer) takeDraft(d *draft, touched touchedKeys) (err error) {
 // catchUp copies the keys that changed while the draft was filled.
 func catchUp(to *bbolt.DB, from *bbolt.Tx, touched touchedKeys) error {
 	return to.Update(func(tx *bbolt.Tx) error {
+		// All of meta: who claims the environment notes nothing.
+		err := from.Bucket(bucketMeta).ForEach(func(key, value []byte) error { return tx.Bucket(bucketMeta).Put(key, value) })
+		if err != nil {
+			return err
+		}
 		for bucket, keys := range touched {
 			source, into := from.Bucket([]byte(bucket)), tx.Bucket([]byte(bucket))
 			for key := range keys {

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/postern-authz/postern/sidecar/permission"
 )
@@ -228,4 +231,137 @@ func dumpLines(t *testing.T, c *Catalog) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+// A file that was put in place syncs like any other, and the old ones are closed.
+func TestAfterCompactionsOneFileIsOpenAndItSyncs(t *testing.T) {
+	dir := t.TempDir()
+	c := openHooked(t, dir, hooks{}, 10)
+	fill(t, c, 50)
+	if err := os.WriteFile(filepath.Join(dir, FileName+draftSuffix), []byte("left by a crash"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := c.Compact(context.Background(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if db := c.file.Load().db; db.NoSync || db.AllocSize != allocSize {
+		t.Errorf("it goes on with NoSync %v and steps of %d bytes", db.NoSync, db.AllocSize)
+	}
+	if got := openFiles(t, dir); got != 1 {
+		t.Errorf("%d files are open", got)
+	}
+}
+
+// openFiles counts the descriptors that lead into dir, but for that of the directory.
+func openFiles(t *testing.T, dir string) (count int) {
+	t.Helper()
+	descriptors, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("no proc file system here")
+	}
+	for _, d := range descriptors {
+		if target, err := os.Readlink("/proc/self/fd/" + d.Name()); err == nil && strings.HasPrefix(target, dir+"/") {
+			count++
+		}
+	}
+	return count
+}
+
+// What would be put in place is read as the next start would read it.
+func TestADamagedDraftIsNotPutInPlace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, FileName)
+	c := openHooked(t, dir, hooks{step: func(step string) error {
+		if step != "sync" {
+			return nil
+		}
+		draft, err := os.ReadFile(path + draftSuffix)
+		if err != nil {
+			return err
+		}
+		draft[bytes.Index(draft, []byte("version 1"))]++ // in a record
+		return os.WriteFile(path+draftSuffix, draft, 0o600)
+	}}, 10)
+	fill(t, c, 50)
+	if _, err := c.Compact(context.Background(), nil); !errors.Is(err, ErrFile) {
+		t.Errorf("got %v", err)
+	}
+	mustApply(t, c, described(permission.Created, 9, "afterwards", ""))
+	compareWithFile(t, c, dir)
+}
+
+// Events between the copy and its last step: a name that nobody bears any more, and a commit
+// in doubt, are in the new file as they are in the catalog.
+func TestWhatHappensDuringTheCopyIsCaughtUpWith(t *testing.T) {
+	var doubt atomic.Bool
+	dir := t.TempDir()
+	var c *Catalog
+	c = openHooked(t, dir, hooks{
+		commit: func(tx *bbolt.Tx) error {
+			if doubt.CompareAndSwap(true, false) {
+				return errors.Join(tx.Commit(), errInjected)
+			}
+			return tx.Commit()
+		},
+		step: func(step string) error {
+			if step != "sync" {
+				return nil
+			}
+			renamed := described(permission.Updated, 5, "name:1", "renamed")
+			renamed.Name = "another"
+			mustApply(t, c, renamed)
+			doubt.Store(true)
+			if _, err := c.Apply(context.Background(), described(permission.Updated, 6, "name:2", "in doubt")); !errors.Is(err, errInjected) {
+				t.Errorf("got %v", err)
+			}
+			return nil
+		},
+	}, 10)
+	fill(t, c, 50)
+	if _, err := c.Compact(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"name:1": "", "another": "renamed", "name:2": "in doubt"} {
+		if got := descriptionAt(t, c, c.current.Load(), name); got != want {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+	compareWithFile(t, c, dir)
+}
+
+// A file that was removed meanwhile has no place for the new one.
+func TestNoCompactionOfARemovedFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, FileName)
+	c := openHooked(t, dir, hooks{step: func(step string) error {
+		if step == "sync" {
+			return os.Rename(path, path+".away")
+		}
+		return nil
+	}}, 10)
+	fill(t, c, 5)
+	if _, err := c.Compact(context.Background(), nil); !errors.Is(err, ErrFile) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Whoever linked the file to another place finds it there afterwards.
+func TestALinkedFileStaysWhereItIs(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	c := openHooked(t, elsewhere, hooks{}, 1)
+	fill(t, c, 5)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(elsewhere, FileName), filepath.Join(dir, FileName)); err != nil {
+		t.Fatal(err)
+	}
+	c = openHooked(t, dir, hooks{}, 1)
+	if _, err := c.Compact(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, c, described(permission.Created, 9, "afterwards", ""))
+	compareWithFile(t, c, elsewhere)
 }

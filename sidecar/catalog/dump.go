@@ -193,13 +193,16 @@ func ReadDump(r io.Reader) (*Restorable, error) {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("reading the dump: %w", err)
+		return nil, fmt.Errorf("reading the dump: behind line %d: %w", 1+len(d.content.states), err)
 	}
 	if d.announced.Format == "" {
 		return nil, errors.New("reading the dump: it is empty")
 	}
 	if came := len(d.content.states); came != d.announced.States {
 		return nil, fmt.Errorf("reading the dump: the header announces %d states and %d came; it was cut off", d.announced.States, came)
+	}
+	if err := d.content.sortByID(); err != nil {
+		return nil, fmt.Errorf("reading the dump: %w", err)
 	}
 	d.content.EnvironmentID, d.content.complete = d.announced.EnvironmentID, d.announced.Complete
 	return &d.content, nil
@@ -246,7 +249,9 @@ func (d *dumpReader) header(text []byte) error {
 func decodeLine(text []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
+	if err := decoder.Decode(into); errors.Is(err, io.EOF) {
+		return errors.New("it is empty")
+	} else if err != nil {
 		return err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // file is an open bbolt file. It may be swapped for another one while it is read, and is
@@ -210,25 +211,48 @@ func (c *Catalog) openBbolt(path string, readOnly bool) (f *file, err error) {
 			return opened, err
 		},
 	})
-	if refusesWrites(err) {
-		return nil, err
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w; %s", ErrFile, path, err, whatToDo)
+		return nil, unusable(path, err)
 	}
-	db.AllocSize = 1 << 20 // bbolt's 16 MiB steps would make a small catalog's file 16 MiB long
-	f = &file{db: db}
-	if f.info, err = opened.Stat(); err != nil {
-		return nil, errors.Join(fmt.Errorf("looking at the catalog: %w", err), db.Close())
-	}
+	db.AllocSize = allocSize
+	info, err := opened.Stat()
 	if readOnly {
 		// bbolt's lock would keep the file from being opened for writing beside this. The
 		// directory's lock is what keeps other processes away.
-		if err := syscall.Flock(int(opened.Fd()), syscall.LOCK_UN); err != nil {
-			return nil, errors.Join(fmt.Errorf("unlocking the catalog: %w", err), db.Close())
-		}
+		err = errors.Join(err, syscall.Flock(int(opened.Fd()), syscall.LOCK_UN))
 	}
-	return f, nil
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("looking at the catalog: %w", err), db.Close())
+	}
+	return &file{db: db, info: info}, nil
+}
+
+// allocSize is the step, in bytes, in which the file grows. bbolt's own 16 MiB would make a
+// small catalog's file 16 MiB long.
+const allocSize = 1 << 20
+
+// unusable says of the file at path why it can't be used. What the system refused (memory,
+// descriptors, rights, a read) says nothing of the file: that is no ErrFile, the file must not
+// be given up for it, and the next start may go better.
+func unusable(path string, err error) error {
+	var system syscall.Errno
+	var notOurs notOursError
+	switch {
+	case errors.As(err, &system) || errors.Is(err, bbolterrors.ErrTimeout):
+		return fmt.Errorf("opening the catalog %s: %w", path, err)
+	case errors.Is(err, ErrFile):
+		return err
+	case errors.As(err, &notOurs):
+		return fmt.Errorf("%w: %s: %w", ErrFile, path, err)
+	}
+	return fmt.Errorf("%w: %s isn't sound: %w; `postern catalog verify` tells more; %s", ErrFile, path, err, whatToDo)
+}
+
+// isBroken reports whether err is about a file that is damaged, and not about one that
+// another program or another version may use.
+func isBroken(err error) bool {
+	var notOurs notOursError
+	return errors.Is(err, ErrFile) && !errors.As(err, &notOurs)
 }
 
 // moveAside renames a file that can't be used, and returns its new path.

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,48 +80,118 @@ func TestTheEnvironmentIsClaimedWhenTheFileHeals(t *testing.T) {
 	}
 }
 
-func TestRebuildMovesOnlyABrokenFileAside(t *testing.T) {
+// While the handle that could only read is being read, nothing is written: the one that writes
+// doesn't know its readers, and would use the pages that they read again.
+func TestAHealedFileWaitsForItsReaders(t *testing.T) {
+	dir := sampleCatalog(t, 3000)
+	var readOnly atomic.Bool
+	readOnly.Store(true)
+	c := openHooked(t, dir, hooks{open: func(flag int) error {
+		if readOnly.Load() && flag&os.O_RDWR != 0 {
+			return syscall.EROFS
+		}
+		return nil
+	}}, 1)
+	before := c.Sync()
+	event := described(permission.Updated, 99, "a", "new")
+	reading, done := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		states := 0
+		err := c.view(func(tx *bbolt.Tx) error {
+			return forEachState(context.Background(), tx.Bucket(bucketStates), func(permission.State) error {
+				if states++; states == 10 {
+					close(reading)
+					<-done
+				}
+				return nil
+			})
+		})
+		if err != nil || uint64(states) < before.Count {
+			t.Errorf("a reader saw %d states: %v", states, err)
+		}
+	})
+	<-reading
+	readOnly.Store(false)
+	for range 20 {
+		if _, err := c.Apply(context.Background(), event); !errors.Is(err, errStillRead) {
+			t.Fatalf("got %v", err)
+		}
+		if got := descriptionAt(t, c, c.current.Load(), "many:7"); got != "" || c.Sync() != before {
+			t.Errorf("questions don't go on: %q", got)
+		}
+	}
+	close(done)
+	wg.Wait()
+	mustApply(t, c, event)
+	if got := openFiles(t, dir); got != 1 {
+		t.Errorf("%d files are open", got)
+	}
+	compareWithFile(t, c, dir)
+}
+
+// Whoever mended the disk may have put another file there, or have damaged this one.
+func TestAHealedFileIsReadAgain(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, path string){
+		"damaged": func(t *testing.T, path string) {
+			change(t, path, func(tx *bbolt.Tx) error { return tx.Bucket(bucketNames).Delete([]byte("a")) })
+		},
+		"another version": func(t *testing.T, path string) { change(t, path, func(tx *bbolt.Tx) error { return bumpRevision(tx) }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := sampleCatalog(t, 10)
+			readOnly := true
+			c := openHooked(t, dir, hooks{open: func(flag int) error {
+				if readOnly && flag&os.O_RDWR != 0 {
+					return syscall.EROFS
+				}
+				return nil
+			}}, 10)
+			readOnly = false
+			damage(t, filepath.Join(dir, FileName))
+			if _, err := c.Apply(context.Background(), described(permission.Updated, 99, "b", "")); !errors.Is(err, ErrFile) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// A compaction that was begun before the file healed keeps the claim of the environment.
+func TestACompactionAcrossAHealKeepsTheClaim(t *testing.T) {
 	dir := t.TempDir()
-	rebuild := Options{Dir: dir, EnvironmentID: "env_test", LRUSize: 1, Rebuild: true}
-	c, err := Open(context.Background(), rebuild)
+	unclaimed, err := Open(context.Background(), Options{Dir: dir, LRUSize: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustApply(t, c, described(permission.Created, 1, "a", ""))
-	before := c.Sync()
+	mustApply(t, unclaimed, described(permission.Created, 1, "a", ""))
+	if err := unclaimed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	writes := 0
+	var c *Catalog
+	c = openHooked(t, dir, hooks{
+		open: func(flag int) error {
+			if writes++; flag&os.O_RDWR != 0 && writes == 1 {
+				return syscall.EROFS
+			}
+			return nil
+		},
+		step: func(step string) error {
+			if step == "sync" {
+				mustApply(t, c, described(permission.Created, 2, "b", ""))
+			}
+			return nil
+		},
+	}, 1)
+	if _, err := c.Compact(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if c, err = Open(context.Background(), rebuild); err != nil {
-		t.Fatal(err)
+	if _, err := Open(context.Background(), Options{Dir: dir, EnvironmentID: "env_other"}); !errors.Is(err, ErrEnvironment) {
+		t.Errorf("got %v", err)
 	}
-	if c.Sync() != before || c.MovedAside() != "" {
-		t.Errorf("a sound file became %+v, moved to %q", c.Sync(), c.MovedAside())
-	}
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	other := rebuild
-	other.EnvironmentID = "env_other"
-	if _, err := Open(context.Background(), other); !errors.Is(err, ErrEnvironment) {
-		t.Errorf("another environment's catalog: %v", err)
-	}
-
-	broken := bytes.Repeat([]byte("broken"), 5000)
-	if err := os.WriteFile(filepath.Join(dir, FileName), broken, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if c, err = Open(context.Background(), rebuild); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
-	if at := c.Sync(); at.Count != 0 || at.Complete || at.Epoch == before.Epoch {
-		t.Errorf("rebuilt as %+v", at)
-	}
-	if aside, err := os.ReadFile(c.MovedAside()); err != nil || !bytes.Equal(aside, broken) || !strings.HasPrefix(c.MovedAside(), filepath.Join(dir, FileName+".broken-")) {
-		t.Errorf("moved to %q: %v", c.MovedAside(), err)
-	}
-	mustApply(t, c, described(permission.Created, 1, "b", ""))
 }
 
 // Beyond the address space that is mapped at once, bbolt maps the file anew while questions

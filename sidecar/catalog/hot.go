@@ -72,6 +72,7 @@ func (h *hot) advance(st *step) {
 	defer h.mu.Unlock()
 	h.generation++
 	if st.wasEmpty {
+		h.records.Purge()
 		h.absent.Purge()
 	}
 	for name := range st.before {

@@ -35,14 +35,10 @@ func inspectFile(ctx context.Context, path string) (err error) {
 	if err == nil {
 		err = errors.Join(inspectPages(ctx, file), file.close())
 	}
-	var other notOursError
-	switch {
-	case err == nil || ctx.Err() != nil:
+	if err == nil || ctx.Err() != nil {
 		return err
-	case errors.As(err, &other):
-		return fmt.Errorf("%w: %s: %w", ErrFile, path, err)
 	}
-	return fmt.Errorf("%w: %s isn't sound: %w; `postern catalog verify` tells more; %s", ErrFile, path, err, whatToDo)
+	return unusable(path, err)
 }
 
 func inspectPages(ctx context.Context, file *pageFile) (err error) {

@@ -37,6 +37,30 @@ func sampleCatalog(t testing.TB, permissions int) string {
 	return dir
 }
 
+// change writes into the file at path behind the catalog's back.
+func change(t testing.TB, path string, do func(*bbolt.Tx) error) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Update(do), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func putFormat(format string) func(*bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyFormat, []byte(format)) }
+}
+
+func dropMeta(tx *bbolt.Tx) error { return tx.DeleteBucket(bucketMeta) }
+
+func bumpRevision(tx *bbolt.Tx) error {
+	h, err := readHeader(tx.Bucket(bucketMeta))
+	h.revision++
+	return errors.Join(err, putHeader(tx.Bucket(bucketMeta), h))
+}
+
 // What each seal lets pass because it was written with a right one.
 func TestInspectionFindsWhatDisagrees(t *testing.T) {
 	newHeader := func(change func(*header)) func(*bbolt.Tx) error {
@@ -51,7 +75,7 @@ func TestInspectionFindsWhatDisagrees(t *testing.T) {
 			return tx.Bucket(bucketNames).Put([]byte(name), seal(bucketNames, []byte(name), []byte(id)))
 		}
 	}
-	for want, change := range map[string]func(*bbolt.Tx) error{
+	for want, do := range map[string]func(*bbolt.Tx) error{
 		"the header counts":            newHeader(func(h *header) { h.count++ }),
 		"the header's digest":          newHeader(func(h *header) { h.digest[0]++ }),
 		"is newer than the newest":     newHeader(func(h *header) { h.newest.eventID = "evt" }),
@@ -78,13 +102,7 @@ func TestInspectionFindsWhatDisagrees(t *testing.T) {
 			if err := inspectFile(context.Background(), path); err != nil {
 				t.Fatalf("before: %v", err)
 			}
-			db, err := bbolt.Open(path, 0o600, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(db.Update(change), db.Close()); err != nil {
-				t.Fatal(err)
-			}
+			change(t, path, do)
 			if err := inspectFile(context.Background(), path); !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v", err)
 			}

@@ -332,6 +332,9 @@ func newBucket(value []byte) (bucket, error) {
 		return bucket{}, errTruncated
 	}
 	b := bucket{root: machineOrder.Uint64(value)}
+	if b.root != 0 && len(value) > bucketHeadSize {
+		return bucket{}, errTrailing
+	}
 	if b.root != 0 {
 		return b, nil
 	}
@@ -347,12 +350,19 @@ func newBucket(value []byte) (bucket, error) {
 	return b, nil
 }
 
-// bucket visits the elements of b in the order of their keys.
+// bucket visits the elements of b in the order of their keys. None of them is a bucket: bbolt
+// would find no value where that flag was flipped.
 func (w *treeWalk) bucket(b bucket, visit func(element) error) error {
-	if b.root == 0 {
-		return walkLeaf(b.inline, nil, nil, visit)
+	plain := func(e element) error {
+		if e.flags != 0 {
+			return fmt.Errorf("the entry %.64q isn't a plain one (flags %#x)", e.key, e.flags)
+		}
+		return visit(e)
 	}
-	return w.tree(b.root, visit)
+	if b.root == 0 {
+		return walkLeaf(b.inline, nil, nil, plain)
+	}
+	return w.tree(b.root, plain)
 }
 
 // find returns a copy of the value of key in b; nil when there is none.

@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"go.etcd.io/bbolt"
@@ -25,6 +27,17 @@ type Restorable struct {
 
 // States returns the number of states in it, deletions of a dump included.
 func (r *Restorable) States() int { return len(r.states) }
+
+// sortByID brings the states into the order of their ids, and refuses an id that comes twice.
+func (r *Restorable) sortByID() error {
+	slices.SortFunc(r.states, func(a, b permission.State) int { return strings.Compare(a.ID, b.ID) })
+	for i := 1; i < len(r.states); i++ {
+		if r.states[i].ID == r.states[i-1].ID {
+			return fmt.Errorf("permission %.64q comes twice, so that another line may be missing", r.states[i].ID)
+		}
+	}
+	return nil
+}
 
 // longestPreamble is how far into a file the member stands that tells what it is, in bytes:
 // the longest header of a dump fits, and so does all that Scalekit writes around a page.

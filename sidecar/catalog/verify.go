@@ -3,7 +3,6 @@ package catalog
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -41,7 +40,10 @@ func (c *Catalog) Verify(ctx context.Context, progress Progress) (report Report,
 			report.problem("%v", err)
 		}
 	}
-	return report, errors.Join(err, ctx.Err())
+	if err == nil {
+		err = ctx.Err()
+	}
+	return report, err
 }
 
 func verify(ctx context.Context, tx *bbolt.Tx, report *Report, progress Progress) error {

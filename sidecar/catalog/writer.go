@@ -66,6 +66,8 @@ type writer struct {
 	errands chan func()   // what must happen between two commits
 	touched touchedKeys   // by the commits since a compaction began; nil without one
 
+	leaving *file // the handle that could only read, until its last reader has gone
+
 	failure atomic.Pointer[error] // of the last group, or of opening the file for writing
 }
 
@@ -208,27 +210,67 @@ func (c *Catalog) checkWritable() error {
 		return fmt.Errorf("%w: %s was removed or replaced while in use; restart Postern", ErrFile, c.path)
 	}
 	if f.unwritable != nil {
-		return c.reopen(f)
+		if err := c.reopen(f); err != nil {
+			return err
+		}
 	}
-	return c.place(f)
+	if err := c.leaveReadOnly(); err != nil {
+		return err
+	}
+	return c.place(c.file.Load())
 }
 
-// reopen opens for writing the file that could only be read so far.
-func (c *Catalog) reopen(old *file) error {
+// reopen opens for writing the file that could only be read so far. It is inspected again:
+// whoever mended its disk may have changed it.
+func (c *Catalog) reopen(old *file) (err error) {
+	defer containDamage(&err)()
 	f, err := c.openFile(false)
 	if err != nil {
 		return err
 	}
-	if f.unwritable == nil {
-		err = c.claimEnvironment(f)
-	} else {
-		err = f.unwritable
+	if err = f.unwritable; err == nil {
+		err = inspectFile(context.Background(), c.path)
+	}
+	if err == nil {
+		err = c.sameRevision(f)
 	}
 	if err != nil {
 		return errors.Join(err, f.db.Close())
 	}
 	c.file.Store(f)
 	old.retire()
+	c.writer.leaving = old
+	return nil
+}
+
+// sameRevision returns an error unless f holds what questions are answered from.
+func (c *Catalog) sameRevision(f *file) error {
+	return f.db.View(func(tx *bbolt.Tx) error {
+		found, head, err := readMeta(tx)
+		if at := c.current.Load().sync; err == nil && (found.epoch != at.Epoch || head.revision != at.Revision) {
+			err = fmt.Errorf("%w: %s was changed while it could not be written to; restart Postern", ErrFile, c.path)
+		}
+		return err
+	})
+}
+
+// errStillRead answers a write to a file that somebody reads by way of the handle that could
+// only read.
+var errStillRead = errors.New("the catalog can be written to again, and waits for its readers")
+
+// leaveReadOnly waits, from try to try, for the readers of the handle that could only read: the one
+// that writes doesn't know their transactions, and would write over the pages that they read.
+func (c *Catalog) leaveReadOnly() error {
+	if c.writer.leaving == nil {
+		return nil
+	}
+	if !c.writer.leaving.closed.Load() {
+		return errStillRead
+	}
+	if err := c.claimEnvironment(c.file.Load()); err != nil {
+		return err
+	}
+	c.writer.leaving = nil
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -89,7 +90,8 @@ func NotFound(w http.ResponseWriter, _ *http.Request) {
 }
 
 // MethodNotAllowed answers a known path asked with another method than allowed.
-func MethodNotAllowed(allowed string) http.HandlerFunc {
+func MethodNotAllowed(methods ...string) http.HandlerFunc {
+	allowed := strings.Join(methods, ", ")
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Allow", allowed)
 		WriteError(w, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Message: "this path wants " + allowed})
