@@ -1,44 +1,6 @@
 package main
 
-import (
-	"os"
-	"regexp"
-	"strconv"
-	"testing"
-)
-
-// The reserve counts for the collector, and is not there for anybody else.
-func TestTheReserveTakesNoMemory(t *testing.T) {
-	before := anonymousBytes(t)
-	kept, err := tuneRuntime()
-	if err != nil {
-		t.Log(err) // a machine without cgroups
-	}
-	defer kept.keep()
-	if len(kept) < 1<<20 {
-		t.Errorf("the reserve has %d bytes", len(kept))
-	}
-	if grown := anonymousBytes(t) - before; grown > len(kept)/4 {
-		t.Errorf("a reserve of %d bytes made the process larger by %d", len(kept), grown)
-	}
-}
-
-func anonymousBytes(t *testing.T) int {
-	t.Helper()
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Skip("no proc file system here")
-	}
-	found := regexp.MustCompile(`RssAnon:\s+(\d+) kB`).FindSubmatch(status)
-	if found == nil {
-		t.Fatal("the kernel doesn't tell RssAnon")
-	}
-	kilobytes, err := strconv.Atoi(string(found[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kilobytes << 10
-}
+import "testing"
 
 // Memory is given back once nothing happens any more, once for each time of rest, and only
 // if there is something to give.

@@ -161,8 +161,8 @@ func (c *clock) tell(m moment) string {
 	if c.outside.count > 0 && m.monotonic-c.outside.since <= skewMemory {
 		told := fmt.Sprintf("%d of the deliveries since %s were outside of the window of %d s, the last by %+d s at %s, unverified",
 			c.outside.count, utc(c.began), tolerance/time.Second, c.outside.by, utc(c.outside.at))
-		// Anybody can send one, so that they say nothing beside deliveries that are verified.
-		if _, deliveries := c.estimate(m); deliveries == 0 {
+		// Anybody can send one: beside verified deliveries that find the clock right they say nothing.
+		if skew, deliveries := c.estimate(m); deliveries == 0 || skew.Abs() >= skewAlarm {
 			told += ": check this machine's clock"
 		}
 		parts = append(parts, told)
