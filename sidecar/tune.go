@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -19,9 +18,6 @@ const (
 	// reserveMost and reserveShare bound the reserve, in bytes and as a part of the limit.
 	reserveMost  = 32 << 20
 	reserveShare = 6
-	// spareProcessors of Go's scheduler stand in for those that are left with a thread that waits
-	// in a sync or for a page of the file. docs/decisions/0010 has the figures.
-	spareProcessors = 2
 	// releaseEvery is how often an idle process is looked for, and idleBytes what one
 	// allocates meanwhile at most; releaseLeast is less memory than is worth releasing.
 	releaseEvery = 30 * time.Second
@@ -36,12 +32,8 @@ const (
 type reserve []byte
 
 // tuneRuntime sets the runtime's memory limit from the container's, unless GOMEMLIMIT is
-// set, and its processors, unless GOMAXPROCS is, and returns the reserve, which is to be kept
-// until the end.
+// set, and returns the reserve, which is to be kept until the end.
 func tuneRuntime() (reserve, error) {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcessors)
-	}
 	// Does nothing without a limit, and nothing where GOMEMLIMIT is set.
 	_, err := memlimit.Set(memlimit.WithRatio(memoryShare))
 	if err != nil {

@@ -49,7 +49,6 @@ func (o *oneByOne) Apply(ctx context.Context, event permission.Event) (permissio
 func receive(ctx context.Context, dir, secretFile, commits string, log io.Writer) (err error) {
 	reserve := make([]byte, 32<<20) // never touched, see docs/decisions/0008
 	defer runtime.KeepAlive(reserve)
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2) // as Postern does, see docs/decisions/0010
 	text, err := os.ReadFile(secretFile)
 	if err != nil {
 		return fmt.Errorf("reading the signing secret: %w", err)
