@@ -110,8 +110,8 @@ func (w *writer) run() {
 
 // pause waits until enough time has passed since the last commit, or a crowd waits, too.
 func (w *writer) pause() {
-	rest := min((commitShare-1)*w.took, longestPause) - time.Since(w.ended)
-	if rest <= 0 || w.catalog.eager {
+	rest := w.rest(time.Now())
+	if rest <= 0 {
 		return
 	}
 	timer := time.NewTimer(rest)
@@ -121,6 +121,14 @@ func (w *writer) pause() {
 	case <-w.crowded:
 	case <-w.closing:
 	}
+}
+
+// rest returns how long the writer should pause; nothing or less: not at all.
+func (w *writer) rest(now time.Time) time.Duration {
+	if w.catalog.eager {
+		return 0
+	}
+	return min((commitShare-1)*w.took, longestPause) - now.Sub(w.ended)
 }
 
 // inTurn runs do between two commits. Its error is that of do, that of the context if that

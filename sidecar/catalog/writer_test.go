@@ -62,27 +62,29 @@ func TestPausesBetweenCommits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	w := c.writer
-	pauses := func(took time.Duration, ended time.Time) bool {
-		w.took, w.ended = took, ended
-		began := time.Now()
-		w.pause()
-		return time.Since(began) >= time.Millisecond
-	}
-	// Nothing is in the queue, so that the writer's goroutine touches none of this.
-	if pauses(0, time.Time{}) || pauses(time.Hour, time.Now().Add(-longestPause)) {
-		t.Error("a request that comes alone waits")
-	}
-	if !pauses(time.Millisecond, time.Now()) {
-		t.Error("commits follow each other without a pause")
+	w := c.writer // whose goroutine touches none of this while the queue is empty
+	now := time.Now()
+	for _, test := range []struct {
+		took, ago, want time.Duration
+	}{
+		{time.Millisecond, 0, 7 * time.Millisecond},
+		{time.Millisecond, 5 * time.Millisecond, 2 * time.Millisecond},
+		{time.Hour, time.Millisecond, longestPause - time.Millisecond},
+		{time.Hour, longestPause, 0}, // a request that comes alone
+	} {
+		w.took, w.ended = test.took, now.Add(-test.ago)
+		if got := w.rest(now); got != test.want {
+			t.Errorf("%s after a commit of %s: got %s, want %s", test.ago, test.took, got, test.want)
+		}
 	}
 	w.crowded <- struct{}{}
-	if pauses(time.Hour, time.Now()) {
+	w.took, w.ended = time.Hour, time.Now()
+	if w.pause(); len(w.crowded) > 0 {
 		t.Error("a crowd waits")
 	}
 	c.eager = true
-	if pauses(time.Hour, time.Now()) {
-		t.Error("an eager catalog waits")
+	if got := w.rest(now); got > 0 {
+		t.Errorf("an eager catalog waits %s", got)
 	}
 	c.eager = false
 	var wg sync.WaitGroup
