@@ -39,7 +39,7 @@ type restored struct {
 func (s *sidecar) serveDump(w http.ResponseWriter, r *http.Request) {
 	spool, err := s.spoolDump(r.Context())
 	if err != nil {
-		listener.WriteError(w, s.refusal("dump")(err))
+		listener.WriteError(w, s.refusal(r.Context(), "dump")(err))
 		return
 	}
 	defer func() {
@@ -75,7 +75,7 @@ func (s *sidecar) spoolDump(ctx context.Context) (*os.File, error) {
 func (s *sidecar) serveRestore(w http.ResponseWriter, r *http.Request) {
 	// A dump takes longer to send than other requests may.
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(maintenanceWithin)); err != nil {
-		listener.WriteError(w, s.refusal("restore")(err))
+		listener.WriteError(w, s.refusal(r.Context(), "restore")(err))
 		return
 	}
 	from, err := catalog.ReadRestorable(http.MaxBytesReader(w, r.Body, largestDump))
@@ -93,7 +93,7 @@ func (s *sidecar) serveRestore(w http.ResponseWriter, r *http.Request) {
 			s.logger.Info("catalog restored", "listing", from.Listing, "states", report.States, "changed", report.Changed, "revision", report.Revision)
 		}
 		return report, err
-	}, s.refusal("restore"))
+	}, s.refusal(r.Context(), "restore"))
 }
 
 // restoreInto merges from into c and reports what that changed.
@@ -117,7 +117,7 @@ func restoreInto(ctx context.Context, c *catalog.Catalog, from *catalog.Restorab
 func (s *sidecar) serveVerify(w http.ResponseWriter, r *http.Request) {
 	answerWork(w, r, func(ctx context.Context, progress catalog.Progress) (catalog.Report, error) {
 		return s.catalog.Verify(ctx, progress)
-	}, s.refusal("verify"))
+	}, s.refusal(r.Context(), "verify"))
 }
 
 func (s *sidecar) serveCompact(w http.ResponseWriter, r *http.Request) {
@@ -127,18 +127,18 @@ func (s *sidecar) serveCompact(w http.ResponseWriter, r *http.Request) {
 			s.logger.Info("catalog compacted", "bytes_before", report.Before, "bytes_after", report.After)
 		}
 		return report, err
-	}, s.refusal("compact"))
+	}, s.refusal(r.Context(), "compact"))
 }
 
 // refusal is the status map of maintenance. It tells all: whoever may use the control socket
 // may read the log.
-func (s *sidecar) refusal(what string) func(error) *listener.Error {
+func (s *sidecar) refusal(ctx context.Context, what string) func(error) *listener.Error {
 	return func(err error) *listener.Error {
 		level := slog.LevelError
 		if errors.Is(err, context.Canceled) { // the peer hung up
 			level = slog.LevelInfo
 		}
-		s.logger.Log(context.Background(), level, "maintenance failed", "verb", what, "error", err)
+		s.logger.Log(ctx, level, "maintenance failed", "verb", what, "error", err)
 		if errors.Is(err, catalog.ErrEnvironment) {
 			return &listener.Error{Status: http.StatusUnprocessableEntity, Code: "wrong_environment", Message: err.Error()}
 		}

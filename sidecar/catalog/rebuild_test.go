@@ -68,7 +68,8 @@ func TestRebuildLeavesWhatIsNotBroken(t *testing.T) {
 		"another environment": {nil, Options{EnvironmentID: "env_other"}, ErrEnvironment},
 		"a newer format": {
 			func(t *testing.T, path string) { change(t, path, putFormat("postern-catalog/99")) },
-			Options{}, ErrFile,
+			Options{},
+			ErrFile,
 		},
 		"another program's": {func(t *testing.T, path string) { change(t, path, dropMeta) }, Options{}, ErrFile},
 		"a lock of a backup": {
@@ -102,7 +103,7 @@ func TestRebuildLeavesWhatIsNotBroken(t *testing.T) {
 			if err == nil || test.want != nil && !errors.Is(err, test.want) {
 				t.Errorf("got %v", err)
 			}
-			if test.want != ErrFile && errors.Is(err, ErrFile) {
+			if !errors.Is(test.want, ErrFile) && errors.Is(err, ErrFile) {
 				t.Errorf("the file is blamed for it: %v", err)
 			}
 			entries, _ := os.ReadDir(dir)
