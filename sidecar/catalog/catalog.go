@@ -196,7 +196,7 @@ func openAt(ctx context.Context, o Options, path string) (*Catalog, error) {
 			return nil, errors.Join(err, f.db.Close())
 		}
 	}
-	c.writer = startWriter(c)
+	c.writer = startWriter(c) //nolint:contextcheck // it outlives the start
 	return c, nil
 }
 

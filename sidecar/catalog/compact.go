@@ -48,7 +48,8 @@ func (c *Catalog) Compact(ctx context.Context, progress Progress) (report Compac
 		return report, fmt.Errorf("compacting the catalog: %w", err)
 	}
 	if report, err = c.fillDraft(ctx, draft, progress.orNone()); err == nil {
-		err = c.writer.inTurn(context.WithoutCancel(ctx), func() error { return c.writer.takeDraft(draft, touched) })
+		whole := context.WithoutCancel(ctx)
+		err = c.writer.inTurn(whole, func() error { return c.writer.takeDraft(whole, draft, touched) })
 	}
 	if err != nil {
 		return report, fmt.Errorf("compacting the catalog: %w", errors.Join(err, draft.discard()))
@@ -217,10 +218,10 @@ func (w *writer) stopNoting(ctx context.Context) {
 }
 
 // takeDraft brings the draft up to date and makes it the catalog's file.
-func (w *writer) takeDraft(d *draft, touched touchedKeys) (err error) {
+func (w *writer) takeDraft(ctx context.Context, d *draft, touched touchedKeys) (err error) {
 	defer containDamage(&err)()
 	c := w.catalog
-	if err := c.checkWritable(); err != nil {
+	if err := c.checkWritable(ctx); err != nil {
 		return err
 	}
 	if w.doubtful != nil {

@@ -180,7 +180,7 @@ func (w *writer) commit(group []request) {
 // caller acknowledges. An error means that nothing of the group may be acknowledged; a
 // result's own error concerns that request alone.
 func (w *writer) transact(group []request) (results []result, err error) {
-	if err := w.catalog.checkWritable(); err != nil {
+	if err := w.catalog.checkWritable(context.Background()); err != nil {
 		return nil, err
 	}
 	if w.doubtful != nil {
@@ -211,14 +211,14 @@ func (w *writer) transact(group []request) (results []result, err error) {
 // checkWritable returns an error unless the open file can be written to and is still the
 // one that the next start will find: what is written to a file that was removed is lost with
 // the process.
-func (c *Catalog) checkWritable() error {
+func (c *Catalog) checkWritable(ctx context.Context) error {
 	f := c.file.Load()
 	found, err := os.Stat(c.path)
 	if err != nil || !os.SameFile(found, f.info) {
 		return fmt.Errorf("%w: %s was removed or replaced while in use; restart Postern", ErrFile, c.path)
 	}
 	if f.unwritable != nil {
-		if err := c.reopen(f); err != nil {
+		if err := c.reopen(ctx, f); err != nil {
 			return err
 		}
 	}
@@ -230,14 +230,14 @@ func (c *Catalog) checkWritable() error {
 
 // reopen opens for writing the file that could only be read so far. It is inspected again:
 // whoever mended its disk may have changed it.
-func (c *Catalog) reopen(old *file) (err error) {
+func (c *Catalog) reopen(ctx context.Context, old *file) (err error) {
 	defer containDamage(&err)()
 	f, err := c.openFile(false)
 	if err != nil {
 		return err
 	}
 	if err = f.unwritable; err == nil {
-		err = inspectFile(context.Background(), c.path)
+		err = inspectFile(ctx, c.path)
 	}
 	if err == nil {
 		err = c.sameRevision(f)
