@@ -53,8 +53,10 @@ func TestAReadOnlyFileHealsWithoutARestart(t *testing.T) {
 	compareWithFile(t, c, dir)
 }
 
-// The environment is claimed by the first write where the start couldn't.
-func TestTheEnvironmentIsClaimedWhenTheFileHeals(t *testing.T) {
+// unclaimedCatalog closes a catalog that belongs to no environment yet, and returns its
+// directory.
+func unclaimedCatalog(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	unclaimed, err := Open(context.Background(), Options{Dir: dir, LRUSize: 1})
 	if err != nil {
@@ -64,6 +66,12 @@ func TestTheEnvironmentIsClaimedWhenTheFileHeals(t *testing.T) {
 	if err := unclaimed.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// The environment is claimed by the first write where the start couldn't.
+func TestTheEnvironmentIsClaimedWhenTheFileHeals(t *testing.T) {
+	dir := unclaimedCatalog(t)
 	failures := 1
 	c := openHooked(t, dir, hooks{open: func(int) error {
 		if failures--; failures >= 0 {
@@ -158,15 +166,7 @@ func TestAHealedFileIsReadAgain(t *testing.T) {
 
 // A compaction that was begun before the file healed keeps the claim of the environment.
 func TestACompactionAcrossAHealKeepsTheClaim(t *testing.T) {
-	dir := t.TempDir()
-	unclaimed, err := Open(context.Background(), Options{Dir: dir, LRUSize: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustApply(t, unclaimed, described(permission.Created, 1, "a", ""))
-	if err := unclaimed.Close(); err != nil {
-		t.Fatal(err)
-	}
+	dir := unclaimedCatalog(t)
 	writes := 0
 	var c *Catalog
 	c = openHooked(t, dir, hooks{
