@@ -142,10 +142,11 @@ func (p *permissionReader) serveOne(w http.ResponseWriter, r *http.Request) {
 		p.unavailable(w, err)
 	case s.Live():
 		listener.WriteJSON(w, http.StatusOK, permissionAnswer{recordOf(s), revision})
-	case s.Kind == permission.Deleted:
+	case s.ID != "":
+		at, eventID := s.Deletion()
 		listener.WriteErrorBeside(w,
 			&listener.Error{Status: http.StatusNotFound, Code: "permission_deleted", Message: "the newest that is known of this name is a deletion"},
-			map[string]any{"deleted": deletionRecord{s.ID, s.OccurredAt.String(), orNull(s.EventID)}, "data_revision": revision})
+			map[string]any{"deleted": deletionRecord{s.ID, at.String(), orNull(eventID)}, "data_revision": revision})
 	default:
 		listener.WriteErrorBeside(w,
 			&listener.Error{Status: http.StatusNotFound, Code: "permission_unknown", Message: "the catalog has never seen a permission of this name; GET /v1/sync says whether it is complete"},

@@ -73,6 +73,16 @@ func (d *decoder) source() permission.Source {
 	}
 }
 
+// marks returns those that end the state of a permission, if there are any.
+func (d *decoder) marks() (m permission.Marks) {
+	if d.err == nil && len(d.rest) > 0 {
+		m.AbsentAt, m.SeenAt, m.ConfirmedAt = d.instant(), d.instant(), d.instant()
+	}
+	return m
+}
+
+func (d *decoder) instant() permission.Instant { return permission.Instant(d.uint64()) }
+
 func (d *decoder) end() error {
 	if d.err == nil && len(d.rest) > 0 {
 		d.err = errTrailing

@@ -50,6 +50,9 @@ type dumpState struct {
 	CreatedAt   string            `json:"created_at,omitempty"`
 	Source      permission.Source `json:"source,omitempty"`
 	Content     string            `json:"content,omitempty"`
+	AbsentAt    string            `json:"absent_at,omitempty"`
+	SeenAt      string            `json:"seen_at,omitempty"`
+	ConfirmedAt string            `json:"confirmed_at,omitempty"`
 }
 
 // Dump writes the newest revision. It holds a database transaction until it is done, and
@@ -127,14 +130,21 @@ func dumped(s permission.State) dumpState {
 		OccurredAt: s.OccurredAt.String(),
 		EventID:    s.EventID,
 		Source:     s.Source,
+		CreatedAt:  instantText(s.CreatedAt),
+		AbsentAt:   instantText(s.AbsentAt), SeenAt: instantText(s.SeenAt), ConfirmedAt: instantText(s.ConfirmedAt),
 	}
-	if s.CreatedAt != 0 {
-		d.CreatedAt = s.CreatedAt.String()
-	}
-	if !s.Live() {
+	if s.Kind == permission.Deleted {
 		d.Content = s.Content.String()
 	}
 	return d
+}
+
+// instantText returns nothing for an instant that isn't known.
+func instantText(at permission.Instant) string {
+	if at == 0 {
+		return ""
+	}
+	return at.String()
 }
 
 // state reads a line of a dump; every field is a foreign one.
@@ -147,12 +157,10 @@ func (d dumpState) state() (permission.State, error) {
 	if s.OccurredAt, err = permission.ParseInstant(d.OccurredAt); err != nil {
 		return s, fmt.Errorf("occurred_at: %w", err)
 	}
-	if d.CreatedAt != "" {
-		if s.CreatedAt, err = permission.ParseInstant(d.CreatedAt); err != nil {
-			return s, fmt.Errorf("created_at: %w", err)
-		}
+	if err := d.optionalInstants(&s); err != nil {
+		return s, err
 	}
-	if s.Live() {
+	if s.Kind != permission.Deleted {
 		s.Content = permission.ContentDigest(s.ID, s.Name, s.Description)
 		return s, nil
 	}
@@ -160,6 +168,28 @@ func (d dumpState) state() (permission.State, error) {
 		return s, fmt.Errorf("content: %w", err)
 	}
 	return s, nil
+}
+
+func (d dumpState) optionalInstants(s *permission.State) error {
+	for _, field := range [...]struct {
+		name, text string
+		into       *permission.Instant
+	}{
+		{"created_at", d.CreatedAt, &s.CreatedAt},
+		{"absent_at", d.AbsentAt, &s.AbsentAt},
+		{"seen_at", d.SeenAt, &s.SeenAt},
+		{"confirmed_at", d.ConfirmedAt, &s.ConfirmedAt},
+	} {
+		if field.text == "" {
+			continue
+		}
+		at, err := permission.ParseInstant(field.text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", field.name, err)
+		}
+		*field.into = at
+	}
+	return nil
 }
 
 func (d dumpState) checkedState() (permission.State, error) {
@@ -170,7 +200,7 @@ func (d dumpState) checkedState() (permission.State, error) {
 	if sourceTerms[s.Source] == nil {
 		return s, fmt.Errorf("source: want webhook, reconcile or restore, got %.40q", s.Source)
 	}
-	if !s.Live() && (s.CreatedAt != 0 || s.Description != "") {
+	if s.Kind == permission.Deleted && (s.CreatedAt != 0 || s.Description != "") {
 		return s, errors.New("created_at, description: want none in a deletion")
 	}
 	return s, s.Check()
@@ -236,7 +266,7 @@ func (d *dumpReader) header(text []byte) error {
 	}
 	newest := *d.announced.Newest
 	s, err := newest.state()
-	if err == nil && s.Live() {
+	if err == nil && s.Kind != permission.Deleted {
 		s.Content, err = permission.ParseDigest(newest.Content)
 	}
 	if err != nil {

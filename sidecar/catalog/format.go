@@ -18,10 +18,11 @@ import (
 //	          "header"       → seal( u64 revision │ u64 count │ u8 complete │ 32 digest │
 //	                                 i64 newest instant │ u8 newest kind │ 32 newest content │ text newest event id )
 //	states    permission id  → seal( u8 kind │ u8 source │ i64 occurred_at │ i64 created_at │ 32 content │
-//	                                 text name │ text event id │ text description )
+//	                                 text name │ text event id │ text description │ marks )
 //	bearers   name 00 id     → (empty)         every id whose state bears the name
 //	names     name           → seal( id )      the id whose state decides for the name
 //
+//	marks are nothing, or i64 absent at │ i64 seen at │ i64 confirmed at
 //	seal(x) is CRC-32C(bucket 00 key 00 x) as a u32, then x: a flipped bit, or a value that
 //	stands under another key, is an error and not another permission. u64, i64 and u32 are
 //	big-endian, i64 are Unix nanoseconds; text is a uvarint length and that many bytes.
@@ -116,7 +117,14 @@ func encodeState(s permission.State) []byte {
 	b = append(b, s.Content[:]...)
 	b = appendText(b, s.Name)
 	b = appendText(b, s.EventID)
-	return appendText(b, s.Description)
+	b = appendText(b, s.Description)
+	if s.Marks == (permission.Marks{}) {
+		return b
+	}
+	for _, at := range [...]permission.Instant{s.AbsentAt, s.SeenAt, s.ConfirmedAt} {
+		b = binary.BigEndian.AppendUint64(b, uint64(at))
+	}
+	return b
 }
 
 func decodeState(id string, payload []byte) (permission.State, error) {
@@ -124,12 +132,13 @@ func decodeState(id string, payload []byte) (permission.State, error) {
 	s := permission.State{ID: id}
 	s.Kind = permission.Kind(d.byte())
 	s.Source = d.source()
-	s.OccurredAt = permission.Instant(d.uint64())
-	s.CreatedAt = permission.Instant(d.uint64())
+	s.OccurredAt = d.instant()
+	s.CreatedAt = d.instant()
 	s.Content = d.digest()
 	s.Name = d.text()
 	s.EventID = d.text()
 	s.Description = d.text()
+	s.Marks = d.marks()
 	if err := d.end(); err != nil {
 		return permission.State{}, err
 	}
@@ -154,7 +163,7 @@ func decodeHeader(payload []byte) (header, error) {
 	h.count = d.uint64()
 	h.complete = d.byte() == 1
 	h.digest = d.digest()
-	h.newest.occurredAt = permission.Instant(d.uint64())
+	h.newest.occurredAt = d.instant()
 	h.newest.kind = permission.Kind(d.byte())
 	h.newest.content = d.digest()
 	h.newest.eventID = d.text()

@@ -283,15 +283,16 @@ func glanceAtState(id, sealed []byte) (g glance, err error) {
 		return g, fmt.Errorf("reading the state of permission %.64q: %w", id, err)
 	}
 	d := decoder{rest: payload}
-	kind := permission.Kind(d.byte())
+	s := permission.State{Kind: permission.Kind(d.byte())}
 	d.take(1) // source
-	g.live = permission.State{Kind: kind}.Live()
-	g.occurredAt = permission.Instant(d.uint64())
+	s.OccurredAt = d.instant()
 	d.take(8) // created_at
 	g.content = d.take(uint64(len(permission.Digest{})))
 	g.name = d.bytes()
 	g.hasEvent = len(d.bytes()) > 0
 	d.bytes() // description
+	s.Marks = d.marks()
+	g.live, g.occurredAt = s.Live(), s.OccurredAt
 	return g, d.end()
 }
 

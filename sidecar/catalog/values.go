@@ -53,10 +53,11 @@ func newEntry(s permission.State) *entry {
 		)
 		return e
 	}
+	at, eventID := s.Deletion()
 	e.deleted = ast.NewObject(
 		ast.Item(keyID, ast.StringTerm(s.ID)),
-		ast.Item(keyDeletedAt, instantTerm(s.OccurredAt)),
-		ast.Item(keyEventID, textOrNull(s.EventID)),
+		ast.Item(keyDeletedAt, instantTerm(at)),
+		ast.Item(keyEventID, textOrNull(eventID)),
 	)
 	return e
 }

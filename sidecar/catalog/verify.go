@@ -78,7 +78,7 @@ func verifyStates(count *counter, tx *bbolt.Tx, head header, report *Report) err
 		if _, found, _ := readState(states, id); !found {
 			report.problem("permission %.64q can't be found by its id", id)
 		}
-		if s.Live() && s.Content != permission.ContentDigest(s.ID, s.Name, s.Description) {
+		if s.Kind != permission.Deleted && s.Content != permission.ContentDigest(s.ID, s.Name, s.Description) {
 			report.problem("permission %.64q: its content has another digest", id)
 		}
 		if s.EventID != "" && head.newest.olderThan(keyOf(s)) {

@@ -88,6 +88,29 @@ type State struct {
 	Source      Source
 	CreatedAt   Instant // earliest creation seen, zero when none was; always zero for a deletion
 	Content     Digest  // [ContentDigest] of id, name and description
+	Marks
+}
+
+// Marks are what listings of Scalekit's API say about an id beside its content, by the
+// listings' own clock (their Date header). Each is zero where no listing said so, and the
+// latest time stands.
+type Marks struct {
+	// AbsentAt: a listing didn't name the id, and a later one confirmed it. The id counts as
+	// deleted until a newer event or a later listing shows it.
+	AbsentAt Instant
+	// SeenAt: a listing named an id that was marked absent before.
+	SeenAt Instant
+	// ConfirmedAt: two listings agreed on an id's content against what events say. What
+	// happened until then, a deletion event included, gives way to that content.
+	ConfirmedAt Instant
+}
+
+func (m Marks) latest(other Marks) Marks {
+	return Marks{
+		AbsentAt:    max(m.AbsentAt, other.AbsentAt),
+		SeenAt:      max(m.SeenAt, other.SeenAt),
+		ConfirmedAt: max(m.ConfirmedAt, other.ConfirmedAt),
+	}
 }
 
 // State returns the state that the event alone would lead to.
@@ -112,7 +135,24 @@ func (e Event) State() State {
 }
 
 // Live reports whether the state is that of a permission that exists.
-func (s State) Live() bool { return s.Kind == Created || s.Kind == Updated }
+func (s State) Live() bool { return s.Kind.live() && !s.Absent() }
+
+// Absent reports whether nothing but a listing says that the permission is gone.
+func (s State) Absent() bool { return s.Kind.live() && s.AbsentAt != 0 && s.AbsentAt >= s.shownAt() }
+
+// shownAt is when the id was last known to exist, by Scalekit's clock.
+func (s State) shownAt() Instant { return max(s.OccurredAt, s.SeenAt, s.ConfirmedAt) }
+
+// Deletion returns when a state that isn't live was deleted, and the id of the event that
+// said so: empty where a listing did.
+func (s State) Deletion() (at Instant, eventID string) {
+	if s.Absent() {
+		return s.AbsentAt, ""
+	}
+	return s.OccurredAt, s.EventID
+}
+
+func (k Kind) live() bool { return k == Created || k == Updated }
 
 // Check returns an error that names the first field of s that the catalog can't keep.
 func (s State) Check() error {
@@ -170,26 +210,41 @@ func Compare(a, b State) int {
 	)
 }
 
-// Merge joins two states of the same permission id. It is commutative, associative
-// and idempotent. A deletion is final for its id, because Scalekit makes a new id
-// for a permission that is created again; otherwise the greater key wins.
+// Merge joins two states of the same permission id. It is commutative and idempotent. A
+// deletion event is final for its id, because Scalekit makes a new id for a permission that
+// is created again; otherwise the greater key wins. Where two listings confirmed what the id
+// is, that wins over all that happened until then.
+//
+// It is associative, too, so that no order matters, as long as nothing but a confirmation
+// follows a deletion event: an event of the id that is newer than both is lost when it comes
+// between them. The next listing brings back what it said.
 func Merge(a, b State) State {
+	marks := a.latest(b.Marks)
 	winner := a
-	if outranks(b, a) {
+	if outranks(b, a, marks.ConfirmedAt) {
 		winner = b
 	}
+	winner.Marks = marks
 	winner.CreatedAt = 0
-	if winner.Live() {
+	if winner.Kind.live() {
 		winner.CreatedAt = earliest(a.CreatedAt, b.CreatedAt)
 	}
 	return winner
 }
 
-func outranks(challenger, holder State) bool {
-	if challenger.Live() != holder.Live() {
-		return holder.Live()
+func outranks(challenger, holder State, confirmed Instant) bool {
+	if overruled := holder.overruled(confirmed); overruled != challenger.overruled(confirmed) {
+		return overruled
+	}
+	if challenger.Kind.live() != holder.Kind.live() {
+		return holder.Kind.live()
 	}
 	return Compare(challenger, holder) > 0
+}
+
+// overruled reports whether a confirmation of that instant leaves no room for s.
+func (s State) overruled(confirmed Instant) bool {
+	return s.ConfirmedAt < confirmed && s.OccurredAt <= confirmed
 }
 
 func earliest(a, b Instant) Instant {
@@ -200,17 +255,26 @@ func earliest(a, b Instant) Instant {
 }
 
 // Decides returns which of the states of different ids that bear one name decides for
-// the name: the one with the greatest key, deletions included. So a deletion that was
-// lost for an old id can't bring the name back when a newer id of it is deleted. Without
-// any state it returns the zero State, which isn't live.
+// the name: the one with the greatest key, deletion events included. So a deletion that was
+// lost for an old id can't bring the name back when a newer id of it is deleted. The instant
+// of the key is when the id was last known to exist. An id that listings miss, and no event
+// deleted, decides only where nothing else bears the name: the listing that misses it names
+// whoever took its place. Without any state it returns the zero State, which isn't live.
 func Decides(bearers []State) State {
 	var decider State
 	for _, s := range bearers {
-		if Compare(s, decider) > 0 {
+		if decider == (State{}) || decidesOver(s, decider) {
 			decider = s
 		}
 	}
 	return decider
+}
+
+func decidesOver(challenger, holder State) bool {
+	if challenger.Absent() != holder.Absent() {
+		return holder.Absent()
+	}
+	return cmp.Or(cmp.Compare(challenger.shownAt(), holder.shownAt()), Compare(challenger, holder)) > 0
 }
 
 // Outcome says what an event did to the catalog.
