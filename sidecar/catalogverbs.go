@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/postern-authz/postern/sidecar/catalog"
+	"github.com/postern-authz/postern/sidecar/permission"
 )
 
 // catalogConfig is what the catalog's verbs run with.
@@ -195,6 +197,34 @@ func (c *catalogConfig) compact(ctx context.Context, _ []string, std streams) er
 		return err
 	}
 	return json.NewEncoder(std.stdout).Encode(report)
+}
+
+// reconcile compares the catalog of a running sidecar with Scalekit's list, and repairs it.
+func (c *catalogConfig) reconcile(ctx context.Context, _ []string, std streams) error {
+	return c.tellTruth(ctx, std, task[reconcileAnswer]{what: "reconciling", method: http.MethodPost, path: controlReconcile})
+}
+
+// accept lets a listing be applied that was held back.
+func (c *catalogConfig) accept(ctx context.Context, args []string, std streams) error {
+	if _, err := permission.ParseDigest(args[0]); err != nil {
+		return usagef("catalog accept: %v, which GET /v1/sync and the log tell, got %.80q", err, args[0])
+	}
+	return c.tellTruth(ctx, std, task[reconcileAnswer]{
+		what: "reconciling", method: http.MethodPost, path: controlAccept, body: strings.NewReader(`{"digest":"` + args[0] + `"}`),
+	})
+}
+
+func (c *catalogConfig) tellTruth(ctx context.Context, std streams, t task[reconcileAnswer]) error {
+	t.stopped = func(catalog.Progress) (reconcileAnswer, error) {
+		return reconcileAnswer{}, errors.New("no sidecar runs here; it is the one that has the credentials for Scalekit's API")
+	}
+	answer, err := maintain(ctx, c, std.stderr, t)
+	if err != nil {
+		return err
+	}
+	printed := json.NewEncoder(std.stdout)
+	printed.SetIndent("", "  ")
+	return printed.Encode(answer)
 }
 
 // task is a long piece of work on the catalog: of a running sidecar by a request to its

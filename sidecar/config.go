@@ -13,6 +13,7 @@ import (
 	"github.com/postern-authz/postern/sidecar/catalog"
 	"github.com/postern-authz/postern/sidecar/listener"
 	"github.com/postern-authz/postern/sidecar/permission"
+	"github.com/postern-authz/postern/sidecar/scalekit"
 )
 
 // config is what `postern run` runs with.
@@ -41,6 +42,14 @@ type config struct {
 	onIncomplete      string
 	logLevel          slog.Level
 	logFormat         string
+
+	scalekitURL        string
+	scalekitClientID   string
+	scalekitSecretFile string
+	bootstrapWait      time.Duration
+	reconcileInterval  time.Duration
+	staleAfter         time.Duration
+	maxDrift           float64
 }
 
 // settings is the one table that says what can be configured. README and docs tell the
@@ -128,6 +137,34 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 			help: "while the catalog is incomplete, a permission never seen is denied (deny) or judged by the grant alone (defer)",
 		},
 		{
+			name: "scalekit-url", set: scalekitURL(&c.scalekitURL),
+			help: "URL of the Scalekit environment, to fetch the permissions from its API and to notice webhooks that never came; needs the next two",
+		},
+		{
+			name: "scalekit-client-id", set: text(&c.scalekitClientID),
+			help: "id of the API credentials",
+		},
+		{
+			name: "scalekit-client-secret-file", set: text(&c.scalekitSecretFile),
+			help: "file with the secret of the API credentials; its changes are followed",
+		},
+		{
+			name: "bootstrap-wait", initial: "30s", set: duration(&c.bootstrapWait),
+			help: "longest wait for the first listing when there is no catalog on disk; questions are answered 503 meanwhile, and from an incomplete catalog afterwards",
+		},
+		{
+			name: "reconcile-interval", initial: "5m", set: duration(&c.reconcileInterval),
+			help: "time between two reconciliations with Scalekit's API, give or take a tenth",
+		},
+		{
+			name: "stale-after", initial: "15m", set: duration(&c.staleAfter),
+			help: "data.scalekit.sync.state is stale when the last reconciliation that succeeded is as long ago",
+		},
+		{
+			name: "max-drift", initial: "20%", set: percentage(&c.maxDrift),
+			help: "a listing that would remove a larger part of the live permissions (and more than 10) is held back until `postern catalog accept`",
+		},
+		{
 			name: "log-level", initial: "info", set: logLevel(&c.logLevel),
 			help: "debug, info, warn or error",
 		},
@@ -189,7 +226,7 @@ func (c *config) check() error {
 	if (c.webhookTLSCert == "") != (c.webhookTLSKey == "") {
 		return usagef("--webhook-tls-cert, --webhook-tls-key: want both or none")
 	}
-	return nil
+	return c.checkTruth()
 }
 
 // receives reports whether the webhook receiver is on.
@@ -260,6 +297,26 @@ func duration(into *time.Duration) func([]string) error {
 		}
 		*into = parsed
 		return nil
+	})
+}
+
+// percentage stores 0.2 for "20%".
+func percentage(into *float64) func([]string) error {
+	return single(func(value string) error {
+		number, ok := strings.CutSuffix(value, "%")
+		parsed, err := strconv.ParseFloat(number, 64)
+		if !ok || err != nil || !(parsed >= 0 && parsed <= 100) {
+			return errors.New("want a part from 0% to 100%")
+		}
+		*into = parsed / 100
+		return nil
+	})
+}
+
+func scalekitURL(into *string) func([]string) error {
+	return single(func(value string) error {
+		*into = value
+		return scalekit.CheckURL(value)
 	})
 }
 

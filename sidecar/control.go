@@ -16,10 +16,12 @@ import (
 
 // Paths of the control socket.
 const (
-	controlDump    = "/v1/catalog/dump"
-	controlRestore = "/v1/catalog/restore"
-	controlVerify  = "/v1/catalog/verify"
-	controlCompact = "/v1/catalog/compact"
+	controlDump      = "/v1/catalog/dump"
+	controlRestore   = "/v1/catalog/restore"
+	controlVerify    = "/v1/catalog/verify"
+	controlCompact   = "/v1/catalog/compact"
+	controlReconcile = "/v1/reconcile"
+	controlAccept    = "/v1/accept"
 )
 
 // largestDump bounds a dump that is restored, in bytes: a million states have about

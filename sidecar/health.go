@@ -39,9 +39,38 @@ func (s *sidecar) startChecks() []check {
 	at := s.catalog.Sync()
 	revision, loaded := s.engine.PolicyRevision()
 	return []check{
+		{"bootstrap", s.bootstrapped.Load(), s.bootstrapDetail()},
 		{"catalog", true, fmt.Sprintf("revision %d, %d permissions, epoch %s", at.Revision, at.Count, at.Epoch)},
 		{"policy", loaded, "revision " + revision},
 	}
+}
+
+func (s *sidecar) bootstrapDetail() string {
+	switch {
+	case !s.bootstrapped.Load():
+		return "the first listing from Scalekit is awaited (--bootstrap-wait)"
+	case s.reconciler == nil:
+		return "not configured: no --scalekit-url"
+	case s.awaitsTruth():
+		return "--bootstrap-wait is over without a listing; see reconcile"
+	}
+	return "there is a catalog"
+}
+
+// reconcileCheck says how the reconciliation stands.
+func (s *sidecar) reconcileCheck() check {
+	at := s.reconciler.Status()
+	detail := string(at.State)
+	if !at.LastSuccess.IsZero() {
+		detail += ", last success " + at.LastSuccess.UTC().Format(time.RFC3339)
+	}
+	if f := at.Failure; f != nil {
+		detail += fmt.Sprintf(", FAILING (%d in a row): %s", f.InARow, f.Message)
+	}
+	if d := at.Drift; d != nil && d.HeldBack {
+		detail += "; HELD BACK: listing " + d.ListingDigest
+	}
+	return check{"reconcile", true, detail}
 }
 
 // advice is what an operator should know and readiness doesn't depend on.
@@ -59,6 +88,9 @@ func (s *sidecar) advice() []check {
 	}
 	if s.receiver != nil {
 		notes = append(notes, check{"clock", true, s.receiver.Clock()})
+	}
+	if s.reconciler != nil {
+		notes = append(notes, s.reconcileCheck())
 	}
 	if !s.catalog.Sync().Complete {
 		notes = append(notes, check{"complete", true, "no: a permission may exist whose events never came (--on-incomplete is " + s.config.onIncomplete + ")"})

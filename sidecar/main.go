@@ -129,6 +129,16 @@ func allVerbs() []verb {
 			settings: maintenance.settings(), run: maintenance.compact,
 		},
 		{
+			name: "catalog reconcile", summary: "compare a running sidecar's catalog with Scalekit's list now, and repair it",
+			example:  "postern catalog reconcile --data-dir /var/lib/postern",
+			settings: maintenance.settings(), run: maintenance.reconcile,
+		},
+		{
+			name: "catalog accept", arguments: "DIGEST", summary: "apply a listing that was held back because it would remove too much",
+			example:  "postern catalog accept --data-dir /var/lib/postern 3f5c…",
+			settings: maintenance.settings(), run: maintenance.accept,
+		},
+		{
 			name: "healthcheck", summary: "exit 0 when the sidecar on this machine is ready",
 			example:  "postern healthcheck --admin-addr 127.0.0.1:8282",
 			settings: health.settings(), run: health.run,

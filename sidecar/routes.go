@@ -14,7 +14,7 @@ import (
 func (s *sidecar) authorizeRoutes() http.Handler {
 	r := newRouter().UseEncodedPath() // a permission's name may contain a slash
 	permissions := newPermissionReader(s.catalog, s.logger.With("listener", "authorize"))
-	route(r, "/v1/authorize", http.MethodPost, authz.NewHandler(s.engine, s.logger.With("listener", "authorize")))
+	route(r, "/v1/authorize", http.MethodPost, s.onceBootstrapped(authz.NewHandler(s.engine, s.logger.With("listener", "authorize"))))
 	route(r, "/v1/sync", http.MethodGet, http.HandlerFunc(s.serveSync))
 	route(r, "/v1/permissions", http.MethodGet, http.HandlerFunc(permissions.serveList))
 	route(r, "/v1/permissions/{name}", http.MethodGet, http.HandlerFunc(permissions.serveOne))
@@ -42,6 +42,8 @@ func (s *sidecar) controlRoutes() http.Handler {
 	route(r, controlRestore, http.MethodPost, http.HandlerFunc(s.serveRestore))
 	route(r, controlVerify, http.MethodGet, http.HandlerFunc(s.serveVerify))
 	route(r, controlCompact, http.MethodPost, http.HandlerFunc(s.serveCompact))
+	route(r, controlReconcile, http.MethodPost, http.HandlerFunc(s.serveReconcile))
+	route(r, controlAccept, http.MethodPost, http.HandlerFunc(s.serveAccept))
 	return r
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/postern-authz/postern/sidecar/authz"
 	"github.com/postern-authz/postern/sidecar/catalog"
 	"github.com/postern-authz/postern/sidecar/listener"
+	"github.com/postern-authz/postern/sidecar/scalekit"
 	"github.com/postern-authz/postern/sidecar/telemetry"
 	"github.com/postern-authz/postern/sidecar/webhook"
 )
@@ -44,14 +45,19 @@ type sidecar struct {
 	engine    *authz.Engine
 	receiver  *webhook.Receiver // nil while the receiver is off
 
-	keys     *followed[webhook.Keys]
-	apiToken *followed[string]
-	cert     *followed[tls.Certificate]
+	reconciler *scalekit.Reconciler // nil without credentials for Scalekit's API
+
+	keys         *followed[webhook.Keys]
+	apiToken     *followed[string]
+	cert         *followed[tls.Certificate]
+	clientSecret *followed[string]
 
 	listeners []served
 	startedAt time.Time
 	stopping  atomic.Bool
-	policy    policyHealth
+	// bootstrapped: the decision API is open; see awaitTruth.
+	bootstrapped atomic.Bool
+	policy       policyHealth
 }
 
 // served is a listener and what serves it.
@@ -86,6 +92,12 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 	if err := s.loadPolicy(ctx); err != nil {
 		return s, err
 	}
+	if c.reconciles() {
+		if s.reconciler, err = s.newReconciler(); err != nil {
+			return s, err
+		}
+	}
+	s.bootstrapped.Store(!s.awaitsTruth())
 	return s, s.listen()
 }
 
@@ -138,7 +150,12 @@ func (s *sidecar) readFollowed() (err error) {
 		}
 	}
 	if c.webhookTLSCert != "" {
-		s.cert, err = newFollowed("--webhook-tls-cert, --webhook-tls-key", files(c.webhookTLSCert, c.webhookTLSKey), parseCertificate)
+		if s.cert, err = newFollowed("--webhook-tls-cert, --webhook-tls-key", files(c.webhookTLSCert, c.webhookTLSKey), parseCertificate); err != nil {
+			return err
+		}
+	}
+	if c.reconciles() {
+		s.clientSecret, err = newFollowed("--scalekit-client-secret-file", files(c.scalekitSecretFile), parseClientSecret)
 	}
 	return err
 }
@@ -232,7 +249,12 @@ func (s *sidecar) guarded(a listener.Address, handler http.Handler) http.Handler
 }
 
 func (s *sidecar) newReceiver() (*webhook.Receiver, error) {
+	var rolesChanged func()
+	if s.reconciler != nil {
+		rolesChanged = s.reconciler.RolesChanged
+	}
 	return webhook.NewReceiver(webhook.Config{
+		RolesChanged:  rolesChanged,
 		Keys:          s.keys.get,
 		EnvironmentID: s.config.environmentID,
 		Sink:          s.catalog,
@@ -278,6 +300,10 @@ func (s *sidecar) serve(ctx context.Context, hangups <-chan os.Signal) error {
 		}()
 		s.logger.Info("listening", "listener", l.name, "addr", l.listener.Addr().String())
 	}
+	if s.reconciler != nil {
+		go s.reconciler.Run(ctx)
+	}
+	go s.awaitTruth(ctx)
 	go s.maintain(ctx, hangups)
 	<-ctx.Done()
 	var failed error
@@ -311,6 +337,9 @@ func (s *sidecar) maintain(ctx context.Context, hangups <-chan os.Signal) {
 	if s.cert != nil {
 		values = append(values, s.cert)
 	}
+	if s.clientSecret != nil {
+		values = append(values, s.clientSecret)
+	}
 	go follow(ctx, ticker.C, values, s.logger)
 	for {
 		select {
@@ -318,6 +347,9 @@ func (s *sidecar) maintain(ctx context.Context, hangups <-chan os.Signal) {
 			return
 		case <-hangups:
 			s.reloadPolicy(ctx)
+			if s.reconciler != nil {
+				s.reconciler.Ask()
+			}
 		}
 	}
 }

@@ -18,10 +18,18 @@ type syncAnswer struct {
 	Count    uint64  `json:"count"`
 	EventID  *string `json:"event_id"`
 	AsOf     *string `json:"as_of"`
+
+	// Reconcile is how the reconciliation stands; null without credentials for Scalekit's API.
+	Reconcile *reconcileAnswer `json:"reconcile"`
 }
 
 func (s *sidecar) serveSync(w http.ResponseWriter, _ *http.Request) {
-	listener.WriteJSON(w, http.StatusOK, answerSync(s.catalog.Sync()))
+	answer := answerSync(s.catalog.Sync())
+	if s.reconciler != nil {
+		standing := answerReconcile(s.reconciler.Status())
+		answer.Reconcile = &standing
+	}
+	listener.WriteJSON(w, http.StatusOK, answer)
 }
 
 func answerSync(at catalog.Sync) syncAnswer {

@@ -22,6 +22,7 @@ const (
 	latestAhead    = 5 * time.Minute  // of occurred_at; a later one would win over all that follows
 	retryAfter     = 5 * time.Second
 	outcomeForeign = "ignored" // an event that isn't a permission's
+	rolePrefix     = "role."   // of the types role.created, role.updated and role.deleted
 )
 
 // Config is what a [Receiver] needs.
@@ -29,6 +30,7 @@ type Config struct {
 	Keys          func() Keys // asked for each delivery, so that rotated secrets take effect at once
 	EnvironmentID string      // "env_…"; deliveries of another one are refused
 	Sink          Sink
+	RolesChanged  func() // told of each verified role event, which says no more than that; may be nil
 	Now           func() time.Time
 	Logger        *slog.Logger
 	Meter         metric.Meter
@@ -141,6 +143,9 @@ func (rc *Receiver) accept(ctx context.Context, d delivery) (string, error) {
 		return "", errEnvironment
 	}
 	if d.event.Kind == 0 {
+		if rc.config.RolesChanged != nil && strings.HasPrefix(d.eventType, rolePrefix) {
+			rc.config.RolesChanged()
+		}
 		return outcomeForeign, nil
 	}
 	if d.event.OccurredAt.Time().After(rc.config.Now().Add(latestAhead)) {

@@ -1,0 +1,559 @@
+package scalekit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/postern-authz/postern/sidecar/permission"
+	"github.com/postern-authz/postern/sidecar/scalekit"
+)
+
+// The hour that every test begins in, by Scalekit's clock and by ours.
+var noon = time.Date(2024, 1, 15, 12, 0, 0, 0, time.UTC)
+
+func at(minute float64) permission.Instant {
+	return permission.InstantOf(noon.Add(time.Duration(minute * float64(time.Minute))))
+}
+
+// vendor is a Scalekit that lists what the test says, one page of which takes no time.
+type vendor struct {
+	sync.Mutex
+	permissions []permission.State
+	roles       []permission.Role
+	clock       permission.Instant
+	fail, deny  error // of the permissions, of the roles
+	listings    int
+	during      func() // what happens while the list is read
+}
+
+func (v *vendor) Permissions(context.Context) (*scalekit.Listing, error) {
+	v.Lock()
+	defer v.Unlock()
+	v.listings++
+	if v.fail != nil {
+		return nil, v.fail
+	}
+	listed := slices.Clone(v.permissions)
+	slices.SortFunc(listed, func(a, b permission.State) int { return slices.Compare([]byte(a.ID), []byte(b.ID)) })
+	l := &scalekit.Listing{States: listed, Began: v.clock, Ended: v.clock, Pages: 1}
+	if v.during != nil {
+		v.during()
+	}
+	return l, nil
+}
+
+func (v *vendor) Roles(context.Context) ([]permission.Role, error) {
+	v.Lock()
+	defer v.Unlock()
+	return v.roles, v.deny
+}
+
+// lists has the vendor list exactly these from now on.
+func (v *vendor) lists(minute float64, all ...permission.State) {
+	v.clock, v.permissions = at(minute), all
+}
+
+func listed(id, name, description string, updated float64) permission.State {
+	return permission.State{
+		ID: id, Name: name, Description: description, Kind: permission.Updated, OccurredAt: at(updated), CreatedAt: at(updated),
+		Source: permission.SourceReconcile, Content: permission.ContentDigest(id, name, description),
+	}
+}
+
+// shelf is a catalog in memory that merges as the real one does.
+type shelf struct {
+	sync.Mutex
+	states   map[string]permission.State
+	roles    []permission.Role
+	complete bool
+	state    scalekit.State
+	commits  int
+}
+
+func (c *shelf) bearers(name string) (all []permission.State) {
+	for _, s := range c.states {
+		if s.Name == name {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func (c *shelf) States(_ context.Context, each func(permission.State, bool) error) error {
+	c.Lock()
+	defer c.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(c.states)) {
+		s := c.states[id]
+		if err := each(s, permission.Decides(c.bearers(s.Name)) == s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *shelf) Repair(_ context.Context, states []permission.State, roles []permission.Role, complete bool) (changed int, err error) {
+	c.Lock()
+	defer c.Unlock()
+	for _, s := range states {
+		if c.take(s) {
+			changed++
+		}
+	}
+	if roles != nil {
+		c.roles = roles
+	}
+	c.complete = c.complete || complete
+	c.commits++
+	return changed, nil
+}
+
+func (c *shelf) take(s permission.State) bool {
+	old, had := c.states[s.ID]
+	if had {
+		s = permission.Merge(old, s)
+	}
+	c.states[s.ID] = s
+	return s != old
+}
+
+func (c *shelf) Standing() (live uint64, complete bool) {
+	c.Lock()
+	defer c.Unlock()
+	for _, s := range c.states {
+		if s.Live() && permission.Decides(c.bearers(s.Name)) == s {
+			live++
+		}
+	}
+	return live, c.complete
+}
+
+func (c *shelf) SetState(s scalekit.State) {
+	c.Lock()
+	defer c.Unlock()
+	c.state = s
+}
+
+// scene is a vendor, a catalog, and who reconciles them.
+type scene struct {
+	*testing.T
+	vendor     *vendor
+	catalog    *shelf
+	reconciler *scalekit.Reconciler
+	now        time.Time
+}
+
+func newScene(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{T: t, vendor: &vendor{clock: at(0)}, catalog: &shelf{states: map[string]permission.State{}}, now: noon}
+	s.reconciler = s.restart()
+	return s
+}
+
+// restart returns a reconciler that remembers nothing.
+func (s *scene) restart() *scalekit.Reconciler {
+	r, err := scalekit.NewReconciler(scalekit.Config{
+		Source: s.vendor, Catalog: s.catalog, Interval: 5 * time.Minute, StaleAfter: 15 * time.Minute, MaxDrift: 0.2,
+		Now: func() time.Time { return s.now }, Random: func() float64 { return 0.5 },
+		Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return r
+}
+
+// event is one that came by webhook.
+func (s *scene) event(kind permission.Kind, id, name, description string, minute float64) {
+	e := permission.Event{ID: fmt.Sprintf("evt_%g", minute), Kind: kind, OccurredAt: at(minute), PermissionID: id, Name: name, Description: description}
+	s.catalog.take(e.State())
+}
+
+func (s *scene) reconcile() scalekit.Status {
+	s.Helper()
+	status, err := s.reconciler.Reconcile(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	return status
+}
+
+// allows checks which names policies find.
+func (s *scene) allows(want ...string) {
+	s.Helper()
+	got := []string{}
+	for name := range s.names() {
+		got = append(got, name)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, append([]string{}, want...)) {
+		s.Errorf("policies find %q, want %q", got, want)
+	}
+}
+
+func (s *scene) names() map[string]permission.State {
+	live := map[string]permission.State{}
+	for _, state := range s.catalog.states {
+		if decider := permission.Decides(s.catalog.bearers(state.Name)); decider.Live() {
+			live[state.Name] = decider
+		}
+	}
+	return live
+}
+
+func TestTheFirstListingFillsTheCatalogAtOnce(t *testing.T) {
+	s := newScene(t)
+	if s.catalog.state != scalekit.StateBootstrapping {
+		t.Errorf("got %s before", s.catalog.state)
+	}
+	s.vendor.lists(1, listed("perm_1", "a", "", 0), listed("perm_2", "b", "", 0))
+	s.vendor.roles = []permission.Role{{ID: "role_1", Name: "admin", Permissions: []string{"a"}}}
+	status := s.reconcile()
+	s.allows("a", "b")
+	if !s.catalog.complete || len(s.catalog.roles) != 1 || s.catalog.state != scalekit.StateFresh || status.State != scalekit.StateFresh {
+		t.Errorf("complete %v, roles %v, state %s", s.catalog.complete, s.catalog.roles, s.catalog.state)
+	}
+	if status.Drift.Missing.Count != 2 || !status.Drift.Applied {
+		t.Errorf("got %+v", status.Drift)
+	}
+}
+
+func TestAnEmptyScalekitIsAWholeListing(t *testing.T) {
+	s := newScene(t)
+	if s.reconcile(); !s.catalog.complete {
+		t.Error("not complete")
+	}
+}
+
+// Each case is a story of webhooks and listings, and what policies find in the end.
+func TestRepairs(t *testing.T) {
+	const c, u, d = permission.Created, permission.Updated, permission.Deleted
+	for name, story := range map[string]struct {
+		tell func(s *scene)
+		want []string
+	}{
+		"one listing that misses a permission proves nothing": {func(s *scene) {
+			s.event(c, "perm_1", "a", "", 0)
+			s.vendor.lists(1)
+			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.reconcile()
+		}, []string{"a", "b"}},
+		"two do": {func(s *scene) {
+			s.event(c, "perm_1", "a", "", 0)
+			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.reconcile()
+			s.vendor.lists(1.5, listed("perm_2", "b", "", 0))
+			s.reconcile()
+		}, []string{"b"}},
+		"not of a permission that is newer than the first of them": {func(s *scene) {
+			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.reconcile()
+			s.event(c, "perm_1", "a", "", 1.2)
+			s.vendor.lists(1.5, listed("perm_2", "b", "", 0))
+			s.reconcile()
+		}, []string{"a", "b"}},
+		"not of one that the listing in between named": {func(s *scene) {
+			s.event(c, "perm_1", "a", "", 0)
+			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.reconcile()
+			s.vendor.lists(2, listed("perm_1", "a", "", 0), listed("perm_2", "b", "", 0))
+			s.reconcile()
+			s.vendor.lists(3, listed("perm_2", "b", "", 0))
+			s.reconcile()
+		}, []string{"a", "b"}},
+		"an event that comes meanwhile and is newer wins": {func(s *scene) {
+			s.event(c, "perm_1", "a", "", 0)
+			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.reconcile()
+			s.vendor.lists(1.5, listed("perm_2", "b", "", 0))
+			s.vendor.during = func() { s.event(u, "perm_1", "a", "again", 1.4) }
+			s.reconcile()
+		}, []string{"a", "b"}},
+		"a listing revives what listings missed": {func(s *scene) {
+			s.event(c, "perm_1", "a", "", 0)
+			for minute := 1.0; minute < 3; minute++ {
+				s.vendor.lists(minute, listed("perm_2", "b", "", 0))
+				s.reconcile()
+			}
+			s.vendor.lists(4, listed("perm_1", "a", "", 0), listed("perm_2", "b", "", 0))
+			s.reconcile()
+		}, []string{"a", "b"}},
+		"a newer event revives it, too": {func(s *scene) {
+			s.event(c, "perm_1", "a", "", 0)
+			for minute := 1.0; minute < 3; minute++ {
+				s.vendor.lists(minute, listed("perm_2", "b", "", 0))
+				s.reconcile()
+			}
+			s.event(u, "perm_1", "a", "", 4)
+		}, []string{"a", "b"}},
+		"one listing doesn't revive what an event deleted": {func(s *scene) {
+			s.event(d, "perm_1", "a", "", 0)
+			s.vendor.lists(5, listed("perm_1", "a", "", 0))
+			s.reconcile()
+		}, []string{}},
+		"nor do two within a minute": {func(s *scene) {
+			s.event(d, "perm_1", "a", "", 0)
+			s.vendor.lists(5, listed("perm_1", "a", "", 0))
+			s.reconcile()
+			s.vendor.lists(5.9, listed("perm_1", "a", "", 0))
+			s.reconcile()
+		}, []string{}},
+		"two that are a minute apart do": {func(s *scene) {
+			s.event(d, "perm_1", "a", "", 0)
+			s.vendor.lists(5, listed("perm_1", "a", "", 0))
+			s.reconcile()
+			s.vendor.lists(6, listed("perm_1", "a", "", 0))
+			s.reconcile()
+		}, []string{"a"}},
+		"a deletion between them stays": {func(s *scene) {
+			s.vendor.lists(5, listed("perm_1", "a", "", 0))
+			s.reconcile()
+			s.event(d, "perm_1", "a", "", 5.5)
+			s.vendor.lists(6, listed("perm_1", "a", "", 0))
+			s.reconcile()
+		}, []string{}},
+		"a deletion and creation of one name, both lost": {func(s *scene) {
+			s.event(c, "perm_1", "a", "", 0)
+			s.vendor.lists(3, listed("perm_2", "a", "", 2))
+			s.reconcile()
+			s.vendor.lists(4, listed("perm_2", "a", "", 2))
+			s.reconcile()
+		}, []string{"a"}},
+		"a deletion of the old id that is dated later than the new one": {func(s *scene) {
+			s.event(d, "perm_1", "a", "", 2.1)
+			s.vendor.lists(3, listed("perm_2", "a", "", 2))
+			s.reconcile()
+			s.vendor.lists(4, listed("perm_2", "a", "", 2))
+			s.reconcile()
+			s.vendor.lists(5, listed("perm_2", "a", "", 2))
+			s.reconcile()
+		}, []string{"a"}},
+		"a restart between two listings begins anew": {func(s *scene) {
+			s.event(c, "perm_1", "a", "", 0)
+			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.reconcile()
+			s.reconciler = s.restart()
+			s.vendor.lists(2, listed("perm_2", "b", "", 0))
+			s.reconcile()
+		}, []string{"a", "b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			story.tell(s)
+			s.allows(story.want...)
+		})
+	}
+}
+
+func TestContentThatDiffers(t *testing.T) {
+	describes := func(s *scene, want string, source permission.Source) {
+		s.Helper()
+		if got := s.names()["a"]; got.Description != want || got.Source != source {
+			s.Errorf("got %q by %s, want %q by %s", got.Description, got.Source, want, source)
+		}
+	}
+	t.Run("what the API changed later is taken at once", func(t *testing.T) {
+		s := newScene(t)
+		s.event(permission.Created, "perm_1", "a", "old", 0)
+		s.vendor.lists(3, listed("perm_1", "a", "new", 1))
+		s.reconcile()
+		describes(s, "new", permission.SourceReconcile)
+	})
+	t.Run("what an event changed later stays, until two listings a minute apart agree", func(t *testing.T) {
+		s := newScene(t)
+		s.event(permission.Updated, "perm_1", "a", "event", 2)
+		for _, minute := range []float64{3, 3.5} {
+			s.vendor.lists(minute, listed("perm_1", "a", "listing", 1))
+			s.reconcile()
+			describes(s, "event", permission.SourceWebhook)
+		}
+		s.vendor.lists(4, listed("perm_1", "a", "listing", 1))
+		s.reconcile()
+		describes(s, "listing", permission.SourceReconcile)
+	})
+	t.Run("two listings that disagree begin anew", func(t *testing.T) {
+		s := newScene(t)
+		s.event(permission.Updated, "perm_1", "a", "event", 2)
+		for minute, text := range map[float64]string{3: "one", 4: "two"} {
+			s.vendor.lists(minute, listed("perm_1", "a", text, 1))
+			s.reconcile()
+		}
+		describes(s, "event", permission.SourceWebhook)
+	})
+	t.Run("an event of the same content keeps its provenance", func(t *testing.T) {
+		s := newScene(t)
+		s.event(permission.Created, "perm_1", "a", "same", 0)
+		s.vendor.lists(3, listed("perm_1", "a", "same", 2))
+		if status := s.reconcile(); status.Drift != nil {
+			t.Errorf("got %+v", status.Drift)
+		}
+		describes(s, "same", permission.SourceWebhook)
+	})
+}
+
+// twenty permissions that came by webhooks.
+func twenty(s *scene) (all []permission.State) {
+	for i := range 20 {
+		id, name := fmt.Sprintf("perm_%02d", i), fmt.Sprintf("n%02d", i)
+		s.event(permission.Created, id, name, "", 0)
+		all = append(all, listed(id, name, "", 0))
+	}
+	return all
+}
+
+func TestALoudDifferenceIsHeldBack(t *testing.T) {
+	for name, test := range map[string]struct {
+		listed   int // of twenty
+		heldBack bool
+	}{
+		"an empty list":         {0, true},
+		"eleven of twenty gone": {9, true},
+		"ten of twenty gone":    {10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			all := twenty(s)
+			for _, minute := range []float64{1, 2} {
+				s.vendor.lists(minute, all[:test.listed]...)
+				_, err := s.reconciler.Reconcile(t.Context())
+				if errors.Is(err, scalekit.ErrHeldBack) != test.heldBack {
+					t.Fatalf("got %v", err)
+				}
+			}
+			if live, complete := s.catalog.Standing(); test.heldBack && (live != 20 || complete) || !test.heldBack && live != 10 {
+				t.Errorf("%d left, complete %v", live, complete)
+			}
+			if status := s.reconciler.Status(); status.Drift.HeldBack != test.heldBack || status.Drift.Applied == test.heldBack {
+				t.Errorf("got %+v", status.Drift)
+			}
+		})
+	}
+}
+
+func TestAcceptingByDigest(t *testing.T) {
+	s := newScene(t)
+	all := twenty(s)
+	s.vendor.lists(1, all[:5]...)
+	_, err := s.reconciler.Reconcile(t.Context())
+	if !errors.Is(err, scalekit.ErrHeldBack) {
+		t.Fatal(err)
+	}
+	held, err := permission.ParseDigest(s.reconciler.Status().Drift.ListingDigest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.vendor.lists(2, all[:4]...) // it changed since
+	if _, err := s.reconciler.Accept(t.Context(), held); !errors.Is(err, scalekit.ErrHeldBack) {
+		t.Fatalf("another listing was applied: %v", err)
+	}
+	s.vendor.lists(3, all[:5]...)
+	if _, err := s.reconciler.Accept(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
+	s.vendor.lists(4, all[:5]...)
+	s.reconcile()
+	if live, _ := s.catalog.Standing(); live != 5 {
+		t.Errorf("%d left", live)
+	}
+	twenty(s)
+	for i := range 15 { // they come back, and are gone again
+		s.event(permission.Updated, fmt.Sprintf("perm_%02d", 5+i), fmt.Sprintf("n%02d", 5+i), "", 5)
+	}
+	s.vendor.lists(6, all[:5]...)
+	if _, err := s.reconciler.Reconcile(t.Context()); !errors.Is(err, scalekit.ErrHeldBack) {
+		t.Errorf("what was accepted once was applied twice: %v", err)
+	}
+}
+
+func TestAFailureLeavesTheCatalog(t *testing.T) {
+	s := newScene(t)
+	s.event(permission.Created, "perm_1", "a", "", 0)
+	s.vendor.fail = &scalekit.APIError{Kind: "unreachable"}
+	status, err := s.reconciler.Reconcile(t.Context())
+	if err == nil || s.catalog.commits != 0 || status.Failure.Kind != "unreachable" || status.Failure.InARow != 1 {
+		t.Errorf("got %v, %d commits, %+v", err, s.catalog.commits, status.Failure)
+	}
+	s.vendor.fail, s.vendor.deny = nil, &scalekit.APIError{Kind: "forbidden"}
+	s.vendor.lists(1, listed("perm_1", "a", "", 0))
+	status, err = s.reconciler.Reconcile(t.Context())
+	if err == nil || !s.catalog.complete || status.Failure.Kind != "forbidden" || status.Failure.InARow != 2 || s.catalog.state != scalekit.StateStale {
+		t.Errorf("without roles: got %v, complete %v, state %s, %+v", err, s.catalog.complete, s.catalog.state, status.Failure)
+	}
+	s.vendor.deny = nil
+	if s.reconcile(); s.catalog.state != scalekit.StateFresh || s.reconciler.Status().Failure != nil {
+		t.Errorf("got %s", s.catalog.state)
+	}
+}
+
+func TestTheScheduleOfAWorkingDay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, c := &vendor{clock: at(0)}, &shelf{states: map[string]permission.State{}}
+		v.permissions = []permission.State{listed("perm_1", "a", "", -1)}
+		r, err := scalekit.NewReconciler(scalekit.Config{
+			Source: v, Catalog: c, Interval: 5 * time.Minute, StaleAfter: 12 * time.Minute, MaxDrift: 0.2,
+			Now: time.Now, Random: func() float64 { return 0.5 }, Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.Run(ctx)
+		change := func(do func()) {
+			v.Lock()
+			defer v.Unlock()
+			do()
+		}
+		expect := func(after time.Duration, listings int, state scalekit.State) (commits int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			v.Lock()
+			defer v.Unlock()
+			c.Lock()
+			defer c.Unlock()
+			if v.listings != listings || c.state != state {
+				t.Fatalf("got %d listings and %s, want %d and %s", v.listings, c.state, listings, state)
+			}
+			return c.commits
+		}
+		expect(time.Second, 1, scalekit.StateFresh)
+		expect(5*time.Minute, 2, scalekit.StateFresh)
+		r.Ask()
+		expect(time.Second, 3, scalekit.StateFresh)
+		change(func() { v.fail = &scalekit.APIError{Kind: "rate_limited", RetryAfter: 8 * time.Minute} })
+		expect(5*time.Minute, 4, scalekit.StateFresh)
+		expect(4*time.Minute, 4, scalekit.StateFresh)
+		expect(3*time.Minute+time.Second, 4, scalekit.StateStale)
+		change(func() { v.fail = nil })
+		expect(2*time.Minute, 5, scalekit.StateFresh)
+		change(func() { v.lists(30, listed("perm_2", "b", "", 20)) })
+		r.Ask()
+		expect(time.Second, 6, scalekit.StateFresh)
+		change(func() { v.clock = at(30.5) })
+		commits := expect(15*time.Second, 7, scalekit.StateFresh) // to confirm the absence
+		if live, _ := c.Standing(); live != 1 {
+			t.Errorf("%d permissions are left", live)
+		}
+		for range 10 {
+			r.RolesChanged()
+			if now := expect(time.Second, 7, scalekit.StateFresh); now != commits {
+				t.Errorf("%d commits while role events came", now-commits)
+			}
+		}
+		if now := expect(3*time.Second, 7, scalekit.StateFresh); now != commits+1 {
+			t.Errorf("%d commits behind role events, want one", now-commits)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
