@@ -62,6 +62,18 @@ func (o Object) OptionalText(path string) (string, error) {
 	return o.Text(path)
 }
 
+// OptionalBoolean returns a member that is true or false, or false for null or none.
+func (o Object) OptionalBoolean(path string) (bool, error) {
+	switch raw := o[last(path)]; string(raw) {
+	case "true":
+		return true, nil
+	case "false", "null", "":
+		return false, nil
+	default:
+		return false, fmt.Errorf("%s: want true or false, got %s", path, KindOf(raw))
+	}
+}
+
 // KindOf names the type of a JSON value, with its article.
 func KindOf(raw []byte) string {
 	raw = bytes.TrimLeft(raw, " \t\r\n")

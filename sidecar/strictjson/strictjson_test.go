@@ -54,4 +54,13 @@ func TestMembers(t *testing.T) {
 	if _, err := object.OptionalText("top.number"); fmt.Sprint(err) != "top.number: want a string that isn't empty, got a number" {
 		t.Errorf("got %v", err)
 	}
+	for text, want := range map[string]string{"true": "true <nil>", "false": "false <nil>", "null": "false <nil>", "1": "false top.b: want true or false, got a number", `"true"`: "false top.b: want true or false, got a string"} {
+		got, err := strictjson.Object{"b": []byte(text)}.OptionalBoolean("top.b")
+		if fmt.Sprint(got, err) != want {
+			t.Errorf("%s: got %v, %v", text, got, err)
+		}
+	}
+	if got, err := object.OptionalBoolean("none"); got || err != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
 }
