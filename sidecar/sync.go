@@ -35,7 +35,7 @@ func (s *sidecar) serveSync(w http.ResponseWriter, _ *http.Request) {
 func answerSync(at catalog.Sync) syncAnswer {
 	answer := syncAnswer{
 		Epoch: at.Epoch, Revision: at.Revision, Digest: at.Digest.String(),
-		State: at.State(), Complete: at.Complete, Count: at.Count,
+		State: string(at.State), Complete: at.Complete, Count: at.Count,
 	}
 	if at.EventID != "" {
 		asOf := at.AsOf.String()

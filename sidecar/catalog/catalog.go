@@ -114,6 +114,7 @@ type Catalog struct {
 
 	// current is the newest revision that questions may pin. Only the writer stores it.
 	current atomic.Pointer[snapshot]
+	trust   atomic.Pointer[trust] // beside the revision; never nil
 	writer  *writer
 
 	closeOnce sync.Once
@@ -175,6 +176,7 @@ func openAt(ctx context.Context, o Options, path string) (*Catalog, error) {
 		_ = os.Remove(path + draftSuffix) // left by a crash; the next compaction says what is wrong with it
 	}
 	c := &Catalog{path: path, maxDocument: o.MaxDocument, hot: newHot(max(1, o.LRUSize)), committed: o.Committed, eager: o.Eager, hooks: o.hooks}
+	c.trust.Store(&trust{state: StateUnverified})
 	if c.committed == nil {
 		c.committed = func(Commit) {}
 	}
@@ -204,8 +206,11 @@ func openAt(ctx context.Context, o Options, path string) (*Catalog, error) {
 func (c *Catalog) load(f *file, environmentID string) (err error) {
 	defer containDamage(&err)()
 	var head header
+	var r *roles
 	err = f.db.View(func(tx *bbolt.Tx) error {
-		c.identity, head, err = readMeta(tx)
+		if c.identity, head, err = readMeta(tx); err == nil {
+			r, err = readRoles(tx.Bucket(bucketMeta))
+		}
 		return err
 	})
 	if err != nil {
@@ -219,7 +224,7 @@ func (c *Catalog) load(f *file, environmentID string) (err error) {
 		c.identity.environment = environmentID
 	}
 	c.file.Store(f)
-	c.current.Store(newSnapshot(c.identity.epoch, head))
+	c.current.Store(newSnapshot(c.identity.epoch, head, r))
 	return nil
 }
 
@@ -241,7 +246,7 @@ func (c *Catalog) claimEnvironment(f *file) (err error) {
 func (c *Catalog) MovedAside() string { return c.movedAside }
 
 // Sync returns what the newest revision says of itself.
-func (c *Catalog) Sync() Sync { return c.current.Load().sync }
+func (c *Catalog) Sync() Sync { return c.sight().Sync() }
 
 // EnvironmentID returns the Scalekit environment that the file belongs to, or "".
 func (c *Catalog) EnvironmentID() string { return c.identity.environment }
@@ -286,8 +291,9 @@ type Sync struct {
 	Complete bool               // a full listing or the dump of a complete catalog was applied
 	Count    uint64             // live permissions
 	Digest   permission.Digest  // sum of the contents of the live permissions
-}
 
-// State says how far the catalog can be trusted to be whole. Webhooks alone can't
-// prove that none was lost.
-func (Sync) State() string { return "unverified" }
+	State State
+	// StateGeneration grows by one with each change of State, which is no revision: whoever
+	// keeps an answer keeps it for one pair of revision and generation.
+	StateGeneration uint64
+}

@@ -49,12 +49,7 @@ func (d *decoder) text() string { return string(d.bytes()) }
 
 // bytes returns a text in place.
 func (d *decoder) bytes() []byte {
-	length, n := binary.Uvarint(d.rest)
-	if n <= 0 {
-		n, length = len(d.rest)+1, 0 // take fails
-	}
-	d.take(uint64(n))
-	return d.take(length)
+	return d.take(d.count())
 }
 
 func (d *decoder) source() permission.Source {
@@ -79,6 +74,16 @@ func (d *decoder) marks() (m permission.Marks) {
 		m.AbsentAt, m.SeenAt, m.ConfirmedAt = d.instant(), d.instant(), d.instant()
 	}
 	return m
+}
+
+// count returns how many things follow.
+func (d *decoder) count() uint64 {
+	n, size := binary.Uvarint(d.rest)
+	if size <= 0 {
+		size, n = len(d.rest)+1, 0 // take fails
+	}
+	d.take(uint64(size))
+	return n
 }
 
 func (d *decoder) instant() permission.Instant { return permission.Instant(d.uint64()) }

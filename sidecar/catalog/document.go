@@ -34,7 +34,7 @@ func (c *Catalog) Document(base storage.Store) *Document {
 // pinned is a transaction on the document: one revision and one state of the base.
 type pinned struct {
 	storage.Transaction // of the base
-	at                  *snapshot
+	at                  sight
 }
 
 // UnavailableError reports that the catalog could not be read, which says nothing
@@ -63,7 +63,7 @@ func (d *Document) NewTransaction(ctx context.Context, params ...storage.Transac
 	if err != nil {
 		return nil, err
 	}
-	return &pinned{Transaction: base, at: d.catalog.current.Load()}, nil
+	return &pinned{Transaction: base, at: d.catalog.sight()}, nil
 }
 
 // Commit ends a transaction.
@@ -109,14 +109,16 @@ func (d *Document) Read(ctx context.Context, txn storage.Transaction, path stora
 	return d.readCatalog(ctx, p.at, path[1:])
 }
 
-func (d *Document) readCatalog(ctx context.Context, at *snapshot, path storage.Path) (ast.Value, error) {
+func (d *Document) readCatalog(ctx context.Context, at sight, path storage.Path) (ast.Value, error) {
 	switch path[0] {
 	case "permissions":
-		return d.readCollection(ctx, at, livePermissions, path[1:])
+		return d.readCollection(ctx, at.snapshot, livePermissions, path[1:])
 	case "deleted":
-		return d.readCollection(ctx, at, deletedPermissions, path[1:])
+		return d.readCollection(ctx, at.snapshot, deletedPermissions, path[1:])
 	case "sync":
-		return below(at.document, path[1:])
+		return below(at.document(), path[1:])
+	case "roles":
+		return below(at.roles.document, path[1:])
 	}
 	return nil, errAbsent
 }
@@ -157,19 +159,20 @@ func below(value ast.Value, path storage.Path) (ast.Value, error) {
 }
 
 // root returns all of data.scalekit.
-func (d *Document) root(ctx context.Context, at *snapshot) (ast.Object, error) {
-	live, err := d.catalog.whole(ctx, at, livePermissions)
+func (d *Document) root(ctx context.Context, at sight) (ast.Object, error) {
+	live, err := d.catalog.whole(ctx, at.snapshot, livePermissions)
 	if err != nil {
 		return nil, err
 	}
-	deleted, err := d.catalog.whole(ctx, at, deletedPermissions)
+	deleted, err := d.catalog.whole(ctx, at.snapshot, deletedPermissions)
 	if err != nil {
 		return nil, err
 	}
 	return ast.NewObject(
 		ast.Item(ast.StringTerm("permissions"), ast.NewTerm(live)),
 		ast.Item(ast.StringTerm("deleted"), ast.NewTerm(deleted)),
-		ast.Item(ast.StringTerm("sync"), ast.NewTerm(at.document)),
+		ast.Item(ast.StringTerm("sync"), ast.NewTerm(at.document())),
+		ast.Item(ast.StringTerm("roles"), ast.NewTerm(at.roles.document)),
 	), nil
 }
 

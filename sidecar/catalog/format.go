@@ -11,12 +11,14 @@ import (
 	"github.com/postern-authz/postern/sidecar/permission"
 )
 
-// The file, format 1. It is a bbolt file (B+tree, copy on write) with four buckets:
+// The file, format 2. It is a bbolt file (B+tree, copy on write) with four buckets:
 //
-//	meta      "format"       → "postern-catalog/1"
+//	meta      "format"       → "postern-catalog/2"
 //	          "identity"     → seal( text epoch │ text environment )
 //	          "header"       → seal( u64 revision │ u64 count │ u8 complete │ 32 digest │
 //	                                 i64 newest instant │ u8 newest kind │ 32 newest content │ text newest event id )
+//	          "roles"        → seal( uvarint count, and for each role text id │ text name │
+//	                                 uvarint count, and as many texts ), absent before there are any
 //	states    permission id  → seal( u8 kind │ u8 source │ i64 occurred_at │ i64 created_at │ 32 content │
 //	                                 text name │ text event id │ text description │ marks )
 //	bearers   name 00 id     → (empty)         every id whose state bears the name
@@ -33,7 +35,12 @@ import (
 // "format" is read before anything else and stands outside of the seals, so that any
 // version can tell which one wrote the file. A version reads its own format and, from the
 // second on, the one before.
-const formatVersion = "postern-catalog/1"
+const (
+	formatVersion = "postern-catalog/2"
+	// formatBefore has neither marks nor roles. A file of it becomes one of this format with
+	// the first commit.
+	formatBefore = "postern-catalog/1"
+)
 
 var (
 	bucketMeta    = []byte("meta")
@@ -214,8 +221,8 @@ func checkFormat(found []byte, has func(bucket []byte) bool) error {
 	if found == nil {
 		return errNoCatalog
 	}
-	if string(found) != formatVersion {
-		return notOursError(fmt.Sprintf("its format is %.40q and this version reads %q; run the version of Postern that wrote it, or set --data-dir to another directory", found, formatVersion))
+	if string(found) != formatVersion && string(found) != formatBefore {
+		return notOursError(fmt.Sprintf("its format is %.40q and this version reads %q and %q; run the version of Postern that wrote it, or set --data-dir to another directory", found, formatBefore, formatVersion))
 	}
 	for _, name := range [][]byte{bucketStates, bucketBearers, bucketNames} {
 		if !has(name) {

@@ -99,6 +99,9 @@ func (in *inspection) readMeta(roots *treeWalk) error {
 	if _, err := openIdentity(values[string(keyIdentity)]); err != nil {
 		return err
 	}
+	if _, err := openRoles(values[string(keyRoles)]); err != nil {
+		return err
+	}
 	var err error
 	in.header, err = openHeader(values[string(keyHeader)])
 	return err

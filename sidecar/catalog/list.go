@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -120,7 +121,7 @@ func (st *stretch) restore(at *snapshot) {
 			}
 		}
 		if next.wasEmpty { // once known, a name is never forgotten without another one, so no step before changed any
-			clear(st.live)
+			maps.DeleteFunc(st.live, func(name string, _ permission.State) bool { return !settled[name] })
 			return
 		}
 	}

@@ -19,8 +19,9 @@ import (
 // visible on disk or in the LRU. So a reader that looks in the steps after its revision,
 // then on disk, then in the steps *again*, has met the step of whatever it read too early.
 type snapshot struct {
-	sync     Sync
-	document ast.Value // data.scalekit.sync
+	sync  Sync // but for its state
+	told  atomic.Pointer[syncDocument]
+	roles *roles
 
 	// next leads from old to new only, so that the collector frees a step with the last
 	// question that was pinned before it.
@@ -35,19 +36,16 @@ type step struct {
 	// before holds, for each name that changed, the state that decided for it in the older
 	// revision; the zero state where there was none.
 	before map[string]permission.State
-	// wasEmpty says that the older revision knew no name at all. It stands for a before
-	// of every name, so that filling an empty catalog doesn't need one.
+	// wasEmpty says that the older revision knew no name but those in before. It stands for
+	// the zero state of every other name, so that filling an empty catalog doesn't need one for each.
 	wasEmpty bool
 	to       *snapshot
 }
 
 // preimage reports what decided for name before the step; false when the step left it alone.
 func (st *step) preimage(name string) (permission.State, bool) {
-	if st.wasEmpty {
-		return permission.State{}, true
-	}
 	s, changed := st.before[name]
-	return s, changed
+	return s, changed || st.wasEmpty
 }
 
 // entry is all that a revision says of one name; nil when it says nothing. Entries are
@@ -75,8 +73,8 @@ func (e *entry) deletion() ast.Object {
 	return e.deleted
 }
 
-func newSnapshot(epoch string, h header) *snapshot {
-	s := &snapshot{
+func newSnapshot(epoch string, h header, r *roles) *snapshot {
+	return &snapshot{
 		sync: Sync{
 			Revision: h.revision,
 			Epoch:    epoch,
@@ -86,11 +84,10 @@ func newSnapshot(epoch string, h header) *snapshot {
 			Count:    h.count,
 			Digest:   h.digest,
 		},
+		roles:   r,
 		live:    newWholeDocument(),
 		deleted: newWholeDocument(),
 	}
-	s.document = syncDocument(s.sync)
-	return s
 }
 
 // preimage looks for name in the steps that lead away from s. The first one that changed

@@ -19,6 +19,7 @@ type transaction struct {
 	header   header
 	began    header                      // as the file had it
 	touched  bool                        // some state changed
+	roles    *roles                      // that replace those before, or nil
 	before   map[string]permission.State // see step
 	wasEmpty bool                        // see step
 
@@ -47,12 +48,16 @@ func newTransaction(tx *bbolt.Tx, events *simplelru.LRU[string, eventKey], touch
 }
 
 // changed reports whether the coming revision differs from the previous one at all.
-func (t *transaction) changed() bool { return t.touched || t.header != t.began }
+func (t *transaction) changed() bool { return t.touched || t.roles != nil || t.header != t.began }
 
 // finish writes the header of the coming revision.
 func (t *transaction) finish() error {
 	t.header.revision++
-	return putHeader(t.meta, t.header)
+	if string(t.meta.Get(keyFormat)) != formatVersion {
+		t.must(t.meta.Put(keyFormat, []byte(formatVersion)))
+	}
+	t.must(putHeader(t.meta, t.header))
+	return t.broken
 }
 
 // applyAll applies the requests of a group one after the other. It returns an error when

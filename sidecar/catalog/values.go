@@ -62,7 +62,7 @@ func newEntry(s permission.State) *entry {
 	return e
 }
 
-func syncDocument(s Sync) ast.Value {
+func syncValue(s Sync) ast.Value {
 	return ast.NewObject(
 		ast.Item(keyRevision, numberTerm(s.Revision)),
 		ast.Item(keyEpoch, ast.StringTerm(s.Epoch)),
@@ -71,7 +71,7 @@ func syncDocument(s Sync) ast.Value {
 		ast.Item(keyComplete, ast.BooleanTerm(s.Complete)),
 		ast.Item(keyCount, numberTerm(s.Count)),
 		ast.Item(keyDigest, ast.StringTerm(s.Digest.String())),
-		ast.Item(keyState, ast.StringTerm(s.State())),
+		ast.Item(keyState, ast.StringTerm(string(s.State))),
 	)
 }
 

@@ -300,8 +300,9 @@ func (w *writer) update(do func(*bbolt.Tx) error) (err error) {
 // before the commit, as [snapshot] says.
 func (w *writer) publish(tx *bbolt.Tx, t *transaction) error {
 	c := w.catalog
-	st := &step{before: t.before, wasEmpty: t.wasEmpty, to: newSnapshot(c.identity.epoch, t.header)}
-	c.current.Load().next.Store(st)
+	current := c.current.Load()
+	st := &step{before: t.before, wasEmpty: t.wasEmpty, to: newSnapshot(c.identity.epoch, t.header, t.rolesAfter(current.roles))}
+	current.next.Store(st)
 	w.doubtful = st
 	if err := c.hooks.commit(tx); err != nil {
 		return err

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,204 +15,12 @@ import (
 	"github.com/postern-authz/postern/sidecar/scalekit"
 )
 
-// The hour that every test begins in, by Scalekit's clock and by ours.
-var noon = time.Date(2024, 1, 15, 12, 0, 0, 0, time.UTC)
-
-func at(minute float64) permission.Instant {
-	return permission.InstantOf(noon.Add(time.Duration(minute * float64(time.Minute))))
-}
-
-// vendor is a Scalekit that lists what the test says, one page of which takes no time.
-type vendor struct {
-	sync.Mutex
-	permissions []permission.State
-	roles       []permission.Role
-	clock       permission.Instant
-	fail, deny  error // of the permissions, of the roles
-	listings    int
-	during      func() // what happens while the list is read
-}
-
-func (v *vendor) Permissions(context.Context) (*scalekit.Listing, error) {
-	v.Lock()
-	defer v.Unlock()
-	v.listings++
-	if v.fail != nil {
-		return nil, v.fail
-	}
-	listed := slices.Clone(v.permissions)
-	slices.SortFunc(listed, func(a, b permission.State) int { return slices.Compare([]byte(a.ID), []byte(b.ID)) })
-	l := &scalekit.Listing{States: listed, Began: v.clock, Ended: v.clock, Pages: 1}
-	if v.during != nil {
-		v.during()
-	}
-	return l, nil
-}
-
-func (v *vendor) Roles(context.Context) ([]permission.Role, error) {
-	v.Lock()
-	defer v.Unlock()
-	return v.roles, v.deny
-}
-
-// lists has the vendor list exactly these from now on.
-func (v *vendor) lists(minute float64, all ...permission.State) {
-	v.clock, v.permissions = at(minute), all
-}
-
-func listed(id, name, description string, updated float64) permission.State {
-	return permission.State{
-		ID: id, Name: name, Description: description, Kind: permission.Updated, OccurredAt: at(updated), CreatedAt: at(updated),
-		Source: permission.SourceReconcile, Content: permission.ContentDigest(id, name, description),
-	}
-}
-
-// shelf is a catalog in memory that merges as the real one does.
-type shelf struct {
-	sync.Mutex
-	states   map[string]permission.State
-	roles    []permission.Role
-	complete bool
-	state    scalekit.State
-	commits  int
-}
-
-func (c *shelf) bearers(name string) (all []permission.State) {
-	for _, s := range c.states {
-		if s.Name == name {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
-func (c *shelf) States(_ context.Context, each func(permission.State, bool) error) error {
-	c.Lock()
-	defer c.Unlock()
-	for _, id := range slices.Sorted(maps.Keys(c.states)) {
-		s := c.states[id]
-		if err := each(s, permission.Decides(c.bearers(s.Name)) == s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *shelf) Repair(_ context.Context, states []permission.State, roles []permission.Role, complete bool) (changed int, err error) {
-	c.Lock()
-	defer c.Unlock()
-	for _, s := range states {
-		if c.take(s) {
-			changed++
-		}
-	}
-	if roles != nil {
-		c.roles = roles
-	}
-	c.complete = c.complete || complete
-	c.commits++
-	return changed, nil
-}
-
-func (c *shelf) take(s permission.State) bool {
-	old, had := c.states[s.ID]
-	if had {
-		s = permission.Merge(old, s)
-	}
-	c.states[s.ID] = s
-	return s != old
-}
-
-func (c *shelf) Standing() (live uint64, complete bool) {
-	c.Lock()
-	defer c.Unlock()
-	for _, s := range c.states {
-		if s.Live() && permission.Decides(c.bearers(s.Name)) == s {
-			live++
-		}
-	}
-	return live, c.complete
-}
-
-func (c *shelf) SetState(s scalekit.State) {
-	c.Lock()
-	defer c.Unlock()
-	c.state = s
-}
-
-// scene is a vendor, a catalog, and who reconciles them.
-type scene struct {
-	*testing.T
-	vendor     *vendor
-	catalog    *shelf
-	reconciler *scalekit.Reconciler
-	now        time.Time
-}
-
-func newScene(t *testing.T) *scene {
-	t.Helper()
-	s := &scene{T: t, vendor: &vendor{clock: at(0)}, catalog: &shelf{states: map[string]permission.State{}}, now: noon}
-	s.reconciler = s.restart()
-	return s
-}
-
-// restart returns a reconciler that remembers nothing.
-func (s *scene) restart() *scalekit.Reconciler {
-	r, err := scalekit.NewReconciler(scalekit.Config{
-		Source: s.vendor, Catalog: s.catalog, Interval: 5 * time.Minute, StaleAfter: 15 * time.Minute, MaxDrift: 0.2,
-		Now: func() time.Time { return s.now }, Random: func() float64 { return 0.5 },
-		Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
-	})
-	if err != nil {
-		s.Fatal(err)
-	}
-	return r
-}
-
-// event is one that came by webhook.
-func (s *scene) event(kind permission.Kind, id, name, description string, minute float64) {
-	e := permission.Event{ID: fmt.Sprintf("evt_%g", minute), Kind: kind, OccurredAt: at(minute), PermissionID: id, Name: name, Description: description}
-	s.catalog.take(e.State())
-}
-
-func (s *scene) reconcile() scalekit.Status {
-	s.Helper()
-	status, err := s.reconciler.Reconcile(s.Context())
-	if err != nil {
-		s.Fatal(err)
-	}
-	return status
-}
-
-// allows checks which names policies find.
-func (s *scene) allows(want ...string) {
-	s.Helper()
-	got := []string{}
-	for name := range s.names() {
-		got = append(got, name)
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, append([]string{}, want...)) {
-		s.Errorf("policies find %q, want %q", got, want)
-	}
-}
-
-func (s *scene) names() map[string]permission.State {
-	live := map[string]permission.State{}
-	for _, state := range s.catalog.states {
-		if decider := permission.Decides(s.catalog.bearers(state.Name)); decider.Live() {
-			live[state.Name] = decider
-		}
-	}
-	return live
-}
-
 func TestTheFirstListingFillsTheCatalogAtOnce(t *testing.T) {
 	s := newScene(t)
 	if s.catalog.state != scalekit.StateBootstrapping {
 		t.Errorf("got %s before", s.catalog.state)
 	}
-	s.vendor.lists(1, listed("perm_1", "a", "", 0), listed("perm_2", "b", "", 0))
+	s.vendor.lists(1, shown("perm_1", "a", "", 0), shown("perm_2", "b", "", 0))
 	s.vendor.roles = []permission.Role{{ID: "role_1", Name: "admin", Permissions: []string{"a"}}}
 	status := s.reconcile()
 	s.allows("a", "b")
@@ -244,105 +49,105 @@ func TestRepairs(t *testing.T) {
 		"one listing that misses a permission proves nothing": {func(s *scene) {
 			s.event(c, "perm_1", "a", "", 0)
 			s.vendor.lists(1)
-			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1, shown("perm_2", "b", "", 0))
 			s.reconcile()
 		}, []string{"a", "b"}},
 		"two do": {func(s *scene) {
 			s.event(c, "perm_1", "a", "", 0)
-			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1, shown("perm_2", "b", "", 0))
 			s.reconcile()
-			s.vendor.lists(1.5, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1.5, shown("perm_2", "b", "", 0))
 			s.reconcile()
 		}, []string{"b"}},
 		"not of a permission that is newer than the first of them": {func(s *scene) {
-			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1, shown("perm_2", "b", "", 0))
 			s.reconcile()
 			s.event(c, "perm_1", "a", "", 1.2)
-			s.vendor.lists(1.5, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1.5, shown("perm_2", "b", "", 0))
 			s.reconcile()
 		}, []string{"a", "b"}},
 		"not of one that the listing in between named": {func(s *scene) {
 			s.event(c, "perm_1", "a", "", 0)
-			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1, shown("perm_2", "b", "", 0))
 			s.reconcile()
-			s.vendor.lists(2, listed("perm_1", "a", "", 0), listed("perm_2", "b", "", 0))
+			s.vendor.lists(2, shown("perm_1", "a", "", 0), shown("perm_2", "b", "", 0))
 			s.reconcile()
-			s.vendor.lists(3, listed("perm_2", "b", "", 0))
+			s.vendor.lists(3, shown("perm_2", "b", "", 0))
 			s.reconcile()
 		}, []string{"a", "b"}},
 		"an event that comes meanwhile and is newer wins": {func(s *scene) {
 			s.event(c, "perm_1", "a", "", 0)
-			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1, shown("perm_2", "b", "", 0))
 			s.reconcile()
-			s.vendor.lists(1.5, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1.5, shown("perm_2", "b", "", 0))
 			s.vendor.during = func() { s.event(u, "perm_1", "a", "again", 1.4) }
 			s.reconcile()
 		}, []string{"a", "b"}},
 		"a listing revives what listings missed": {func(s *scene) {
 			s.event(c, "perm_1", "a", "", 0)
 			for minute := 1.0; minute < 3; minute++ {
-				s.vendor.lists(minute, listed("perm_2", "b", "", 0))
+				s.vendor.lists(minute, shown("perm_2", "b", "", 0))
 				s.reconcile()
 			}
-			s.vendor.lists(4, listed("perm_1", "a", "", 0), listed("perm_2", "b", "", 0))
+			s.vendor.lists(4, shown("perm_1", "a", "", 0), shown("perm_2", "b", "", 0))
 			s.reconcile()
 		}, []string{"a", "b"}},
 		"a newer event revives it, too": {func(s *scene) {
 			s.event(c, "perm_1", "a", "", 0)
 			for minute := 1.0; minute < 3; minute++ {
-				s.vendor.lists(minute, listed("perm_2", "b", "", 0))
+				s.vendor.lists(minute, shown("perm_2", "b", "", 0))
 				s.reconcile()
 			}
 			s.event(u, "perm_1", "a", "", 4)
 		}, []string{"a", "b"}},
 		"one listing doesn't revive what an event deleted": {func(s *scene) {
 			s.event(d, "perm_1", "a", "", 0)
-			s.vendor.lists(5, listed("perm_1", "a", "", 0))
+			s.vendor.lists(5, shown("perm_1", "a", "", 0))
 			s.reconcile()
 		}, []string{}},
 		"nor do two within a minute": {func(s *scene) {
 			s.event(d, "perm_1", "a", "", 0)
-			s.vendor.lists(5, listed("perm_1", "a", "", 0))
+			s.vendor.lists(5, shown("perm_1", "a", "", 0))
 			s.reconcile()
-			s.vendor.lists(5.9, listed("perm_1", "a", "", 0))
+			s.vendor.lists(5.9, shown("perm_1", "a", "", 0))
 			s.reconcile()
 		}, []string{}},
 		"two that are a minute apart do": {func(s *scene) {
 			s.event(d, "perm_1", "a", "", 0)
-			s.vendor.lists(5, listed("perm_1", "a", "", 0))
+			s.vendor.lists(5, shown("perm_1", "a", "", 0))
 			s.reconcile()
-			s.vendor.lists(6, listed("perm_1", "a", "", 0))
+			s.vendor.lists(6, shown("perm_1", "a", "", 0))
 			s.reconcile()
 		}, []string{"a"}},
 		"a deletion between them stays": {func(s *scene) {
-			s.vendor.lists(5, listed("perm_1", "a", "", 0))
+			s.vendor.lists(5, shown("perm_1", "a", "", 0))
 			s.reconcile()
 			s.event(d, "perm_1", "a", "", 5.5)
-			s.vendor.lists(6, listed("perm_1", "a", "", 0))
+			s.vendor.lists(6, shown("perm_1", "a", "", 0))
 			s.reconcile()
 		}, []string{}},
 		"a deletion and creation of one name, both lost": {func(s *scene) {
 			s.event(c, "perm_1", "a", "", 0)
-			s.vendor.lists(3, listed("perm_2", "a", "", 2))
+			s.vendor.lists(3, shown("perm_2", "a", "", 2))
 			s.reconcile()
-			s.vendor.lists(4, listed("perm_2", "a", "", 2))
+			s.vendor.lists(4, shown("perm_2", "a", "", 2))
 			s.reconcile()
 		}, []string{"a"}},
 		"a deletion of the old id that is dated later than the new one": {func(s *scene) {
 			s.event(d, "perm_1", "a", "", 2.1)
-			s.vendor.lists(3, listed("perm_2", "a", "", 2))
+			s.vendor.lists(3, shown("perm_2", "a", "", 2))
 			s.reconcile()
-			s.vendor.lists(4, listed("perm_2", "a", "", 2))
+			s.vendor.lists(4, shown("perm_2", "a", "", 2))
 			s.reconcile()
-			s.vendor.lists(5, listed("perm_2", "a", "", 2))
+			s.vendor.lists(5, shown("perm_2", "a", "", 2))
 			s.reconcile()
 		}, []string{"a"}},
 		"a restart between two listings begins anew": {func(s *scene) {
 			s.event(c, "perm_1", "a", "", 0)
-			s.vendor.lists(1, listed("perm_2", "b", "", 0))
+			s.vendor.lists(1, shown("perm_2", "b", "", 0))
 			s.reconcile()
 			s.reconciler = s.restart()
-			s.vendor.lists(2, listed("perm_2", "b", "", 0))
+			s.vendor.lists(2, shown("perm_2", "b", "", 0))
 			s.reconcile()
 		}, []string{"a", "b"}},
 	} {
@@ -364,7 +169,7 @@ func TestContentThatDiffers(t *testing.T) {
 	t.Run("what the API changed later is taken at once", func(t *testing.T) {
 		s := newScene(t)
 		s.event(permission.Created, "perm_1", "a", "old", 0)
-		s.vendor.lists(3, listed("perm_1", "a", "new", 1))
+		s.vendor.lists(3, shown("perm_1", "a", "new", 1))
 		s.reconcile()
 		describes(s, "new", permission.SourceReconcile)
 	})
@@ -372,11 +177,11 @@ func TestContentThatDiffers(t *testing.T) {
 		s := newScene(t)
 		s.event(permission.Updated, "perm_1", "a", "event", 2)
 		for _, minute := range []float64{3, 3.5} {
-			s.vendor.lists(minute, listed("perm_1", "a", "listing", 1))
+			s.vendor.lists(minute, shown("perm_1", "a", "listing", 1))
 			s.reconcile()
 			describes(s, "event", permission.SourceWebhook)
 		}
-		s.vendor.lists(4, listed("perm_1", "a", "listing", 1))
+		s.vendor.lists(4, shown("perm_1", "a", "listing", 1))
 		s.reconcile()
 		describes(s, "listing", permission.SourceReconcile)
 	})
@@ -384,7 +189,7 @@ func TestContentThatDiffers(t *testing.T) {
 		s := newScene(t)
 		s.event(permission.Updated, "perm_1", "a", "event", 2)
 		for minute, text := range map[float64]string{3: "one", 4: "two"} {
-			s.vendor.lists(minute, listed("perm_1", "a", text, 1))
+			s.vendor.lists(minute, shown("perm_1", "a", text, 1))
 			s.reconcile()
 		}
 		describes(s, "event", permission.SourceWebhook)
@@ -392,7 +197,7 @@ func TestContentThatDiffers(t *testing.T) {
 	t.Run("an event of the same content keeps its provenance", func(t *testing.T) {
 		s := newScene(t)
 		s.event(permission.Created, "perm_1", "a", "same", 0)
-		s.vendor.lists(3, listed("perm_1", "a", "same", 2))
+		s.vendor.lists(3, shown("perm_1", "a", "same", 2))
 		if status := s.reconcile(); status.Drift != nil {
 			t.Errorf("got %+v", status.Drift)
 		}
@@ -405,7 +210,7 @@ func twenty(s *scene) (all []permission.State) {
 	for i := range 20 {
 		id, name := fmt.Sprintf("perm_%02d", i), fmt.Sprintf("n%02d", i)
 		s.event(permission.Created, id, name, "", 0)
-		all = append(all, listed(id, name, "", 0))
+		all = append(all, shown(id, name, "", 0))
 	}
 	return all
 }
@@ -483,7 +288,7 @@ func TestAFailureLeavesTheCatalog(t *testing.T) {
 		t.Errorf("got %v, %d commits, %+v", err, s.catalog.commits, status.Failure)
 	}
 	s.vendor.fail, s.vendor.deny = nil, &scalekit.APIError{Kind: "forbidden"}
-	s.vendor.lists(1, listed("perm_1", "a", "", 0))
+	s.vendor.lists(1, shown("perm_1", "a", "", 0))
 	status, err = s.reconciler.Reconcile(t.Context())
 	if err == nil || !s.catalog.complete || status.Failure.Kind != "forbidden" || status.Failure.InARow != 2 || s.catalog.state != scalekit.StateStale {
 		t.Errorf("without roles: got %v, complete %v, state %s, %+v", err, s.catalog.complete, s.catalog.state, status.Failure)
@@ -497,7 +302,7 @@ func TestAFailureLeavesTheCatalog(t *testing.T) {
 func TestTheScheduleOfAWorkingDay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v, c := &vendor{clock: at(0)}, &shelf{states: map[string]permission.State{}}
-		v.permissions = []permission.State{listed("perm_1", "a", "", -1)}
+		v.permissions = []permission.State{shown("perm_1", "a", "", -1)}
 		r, err := scalekit.NewReconciler(scalekit.Config{
 			Source: v, Catalog: c, Interval: 5 * time.Minute, StaleAfter: 12 * time.Minute, MaxDrift: 0.2,
 			Now: time.Now, Random: func() float64 { return 0.5 }, Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
@@ -536,7 +341,7 @@ func TestTheScheduleOfAWorkingDay(t *testing.T) {
 		expect(3*time.Minute+time.Second, 4, scalekit.StateStale)
 		change(func() { v.fail = nil })
 		expect(2*time.Minute, 5, scalekit.StateFresh)
-		change(func() { v.lists(30, listed("perm_2", "b", "", 20)) })
+		change(func() { v.lists(30, shown("perm_2", "b", "", 20)) })
 		r.Ask()
 		expect(time.Second, 6, scalekit.StateFresh)
 		change(func() { v.clock = at(30.5) })
