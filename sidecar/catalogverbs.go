@@ -117,7 +117,7 @@ func (c *catalogConfig) restore(ctx context.Context, args []string, std streams)
 	report, err := maintain(ctx, c, std.stderr, task[restored]{
 		what: "restoring", method: http.MethodPost, path: controlRestore, body: source,
 		stopped: func(progress catalog.Progress) (restored, error) {
-			return c.restoreStopped(ctx, source, progress, std.stderr)
+			return c.restoreStopped(ctx, source, progress)
 		},
 	})
 	if err != nil {
@@ -126,7 +126,7 @@ func (c *catalogConfig) restore(ctx context.Context, args []string, std streams)
 	return json.NewEncoder(std.stdout).Encode(report)
 }
 
-func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, progress catalog.Progress, stderr io.Writer) (report restored, err error) {
+func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, progress catalog.Progress) (report restored, err error) {
 	from, err := catalog.ReadRestorable(source)
 	if err != nil {
 		return report, err
@@ -137,17 +137,8 @@ func (c *catalogConfig) restoreStopped(ctx context.Context, source io.Reader, pr
 		return report, err
 	}
 	report, err = restoreInto(ctx, opened, from, progress)
-	if err == nil && report.Changed >= leavesHoles {
-		if _, err := opened.Compact(ctx, progress); err != nil {
-			fmt.Fprintln(stderr, "postern: warning: everything was restored, and the file keeps its holes:", err)
-		}
-	}
 	return report, errors.Join(err, opened.Close())
 }
-
-// leavesHoles is how many states, which come in no order of their names, leave enough holes
-// in the file to be worth a compaction: nobody waits for it.
-const leavesHoles = 10_000
 
 // errUnsound ends `catalog verify` of a catalog with problems, which it printed.
 var errUnsound = errors.New("the catalog is not sound; restore a dump into another --data-dir, or start with --rebuild, which moves the file aside and begins empty")

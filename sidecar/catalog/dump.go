@@ -16,7 +16,7 @@ import (
 )
 
 // A dump is JSON lines: a header, then one line for each permission id in the order of the
-// ids' bytes. Deletions are part of it. Two catalogs that saw the same events have the
+// ids' bytes, then one for each role in the order of their names. Deletions are part of it. Two catalogs that saw the same events have the
 // same lines after the header.
 const (
 	dumpFamily = "postern-dump/" // of any version
@@ -24,8 +24,11 @@ const (
 )
 
 // longestDumpLine is more than the largest state needs, in bytes, even if JSON escapes
-// each byte of its description.
-const longestDumpLine = 64 << 10
+// each byte of its description. A role may need as much as all roles together.
+const (
+	longestDumpLine = 64 << 10
+	longestRoleLine = 2 * largestRoles
+)
 
 // DumpHeader is the first line of a dump.
 type DumpHeader struct {
@@ -36,6 +39,7 @@ type DumpHeader struct {
 	Digest        string     `json:"digest"`
 	Complete      bool       `json:"complete"`
 	States        int        `json:"states"` // lines that follow, so that a cut-off dump is noticed
+	Roles         int        `json:"roles"`  // lines behind those
 	Newest        *dumpState `json:"newest"` // key of the newest event, null before the first
 }
 
@@ -75,13 +79,21 @@ func (c *Catalog) Dump(ctx context.Context, w io.Writer, progress Progress) (err
 		}
 		states := tx.Bucket(bucketStates)
 		all := states.Inspect().KeyN
-		if err := lines.Encode(c.dumpHeader(head, all)); err != nil {
+		r, err := readRoles(tx.Bucket(bucketMeta))
+		if err != nil {
+			return err
+		}
+		if err := lines.Encode(c.dumpHeader(head, all, len(r.list))); err != nil {
 			return err
 		}
 		count := counter{ctx: ctx, total: int64(all), progress: progress.orNone()}
-		return forEachState(ctx, states, func(s permission.State) error {
+		err = forEachState(ctx, states, func(s permission.State) error {
 			return errors.Join(lines.Encode(dumped(s)), count.advance())
 		})
+		for _, role := range r.list {
+			err = errors.Join(err, lines.Encode(dumpRole(role)))
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("dumping the catalog: %w", err)
@@ -102,7 +114,7 @@ func forEachState(ctx context.Context, states *bbolt.Bucket, do func(permission.
 	})
 }
 
-func (c *Catalog) dumpHeader(head header, states int) DumpHeader {
+func (c *Catalog) dumpHeader(head header, states, roles int) DumpHeader {
 	h := DumpHeader{
 		Format:        dumpFormat,
 		EnvironmentID: c.identity.environment,
@@ -111,6 +123,7 @@ func (c *Catalog) dumpHeader(head header, states int) DumpHeader {
 		Digest:        head.digest.String(),
 		Complete:      head.complete,
 		States:        states,
+		Roles:         roles,
 	}
 	if head.newest != (eventKey{}) {
 		h.Newest = &dumpState{
@@ -121,6 +134,13 @@ func (c *Catalog) dumpHeader(head header, states int) DumpHeader {
 		}
 	}
 	return h
+}
+
+// dumpRole is a role.
+type dumpRole struct {
+	ID          string   `json:"role_id"`
+	Name        string   `json:"name"`
+	Permissions []string `json:"permissions"`
 }
 
 func dumped(s permission.State) dumpState {
@@ -215,7 +235,7 @@ type dumpReader struct {
 // ReadDump reads a whole dump. An error names the line; nothing is returned then.
 func ReadDump(r io.Reader) (*Restorable, error) {
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, longestDumpLine)
+	lines.Buffer(nil, longestRoleLine)
 	d := &dumpReader{}
 	for number := 1; lines.Scan(); number++ {
 		if err := d.line(number, lines.Bytes()); err != nil {
@@ -223,13 +243,19 @@ func ReadDump(r io.Reader) (*Restorable, error) {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("reading the dump: behind line %d: %w", 1+len(d.content.states), err)
+		return nil, fmt.Errorf("reading the dump: behind line %d: %w", 1+len(d.content.states)+len(d.content.roles), err)
 	}
 	if d.announced.Format == "" {
 		return nil, errors.New("reading the dump: it is empty")
 	}
 	if came := len(d.content.states); came != d.announced.States {
 		return nil, fmt.Errorf("reading the dump: the header announces %d states and %d came; it was cut off", d.announced.States, came)
+	}
+	if came := len(d.content.roles); came != d.announced.Roles {
+		return nil, fmt.Errorf("reading the dump: the header announces %d roles and %d came; it was cut off", d.announced.Roles, came)
+	}
+	if _, err := newRoles(d.content.roles); err != nil {
+		return nil, fmt.Errorf("reading the dump: %w", err)
 	}
 	if err := d.content.sortByID(); err != nil {
 		return nil, fmt.Errorf("reading the dump: %w", err)
@@ -239,8 +265,15 @@ func ReadDump(r io.Reader) (*Restorable, error) {
 }
 
 func (d *dumpReader) line(number int, text []byte) error {
-	if number == 1 {
+	switch {
+	case number == 1 && len(text) > longestDumpLine:
+		return errLongLine
+	case number == 1:
 		return d.header(text)
+	case len(d.content.states) == d.announced.States && d.announced.Roles > 0:
+		return d.role(text)
+	case len(text) > longestDumpLine:
+		return errLongLine
 	}
 	var line dumpState
 	if err := decodeLine(text, &line); err != nil {
@@ -249,6 +282,20 @@ func (d *dumpReader) line(number int, text []byte) error {
 	s, err := line.checkedState()
 	d.content.states = append(d.content.states, s)
 	return err
+}
+
+var errLongLine = fmt.Errorf("want at most %d bytes", longestDumpLine)
+
+func (d *dumpReader) role(text []byte) error {
+	var line dumpRole
+	if len(d.content.roles) == d.announced.Roles {
+		return fmt.Errorf("the header announces %d states and %d roles, and more came", d.announced.States, d.announced.Roles)
+	}
+	if err := decodeLine(text, &line); err != nil {
+		return err
+	}
+	d.content.roles = append(d.content.roles, permission.Role(line))
+	return nil
 }
 
 func (d *dumpReader) header(text []byte) error {
@@ -295,13 +342,17 @@ func decodeLine(text []byte, into any) error {
 const statesPerCommit = 2000
 
 // Restore merges a dump or a listing into the catalog by the merge rule, so that what the
-// catalog knows better stays. It takes several commits; one that was broken off leaves some
-// of it merged, which the next try completes. The catalog is complete afterwards if the
+// catalog knows better stays; the roles of a dump replace those before. A large one is applied
+// as a whole, as [Catalog.Repair] does it. A smaller one takes several commits; one that was
+// broken off leaves some of it merged, which the next try completes. The catalog is complete afterwards if the
 // dumped one was, or if it was a listing. It returns how many states changed, or
 // [ErrEnvironment].
 func (c *Catalog) Restore(ctx context.Context, from *Restorable, progress Progress) (changed int, err error) {
 	if from, have := from.EnvironmentID, c.identity.environment; from != "" && from != have {
 		return 0, fmt.Errorf("%w: the dump is from %q, this catalog from %q (see --environment-id)", ErrEnvironment, from, have)
+	}
+	if len(from.states) >= loadsFrom && c.writer != nil {
+		return c.loadRepair(ctx, Repair{States: from.states, Roles: from.roles, Complete: from.complete, newest: from.newest}, progress.orNone())
 	}
 	done, total := int64(0), int64(len(from.states))
 	for states := range slices.Chunk(from.states, statesPerCommit) {
@@ -321,7 +372,10 @@ func (c *Catalog) Restore(ctx context.Context, from *Restorable, progress Progre
 	_, err = c.submit(ctx, func(t *transaction) (permission.Outcome, error) {
 		t.header.complete = t.header.complete || from.complete
 		t.seen(from.newest)
-		return permission.OutcomeApplied, nil
+		if from.roles == nil {
+			return permission.OutcomeApplied, nil
+		}
+		return permission.OutcomeApplied, t.putRoles(from.roles)
 	})
 	return changed, err
 }

@@ -130,7 +130,7 @@ func TestReadDumpRefuses(t *testing.T) {
 		"newest: occurred_at: want":           strings.Replace(good, `"occurred_at":"2024`, `"occurred_at":"x`, 1),
 		`unknown field "extra"`:               strings.Replace(good, `{"id"`, `{"extra":1,"id"`, 1),
 		"line 2: want one JSON object":        strings.Replace(good, "}\n{\"id\":\"perm_1\"", "}\n{\"id\":\"perm_1\"}{\"id\":\"perm_1\"", 1),
-		"token too long":                      good + strings.Repeat("x", 1<<20),
+		"want at most 65536 bytes":            good + strings.Repeat("x", 1<<20),
 		"line 3: created_at, description":     strings.Replace(good, `"name":"b",`, `"name":"b","description":"x",`, 1),
 	} {
 		if _, err := catalog.ReadDump(strings.NewReader(bad)); err == nil || !strings.Contains(err.Error(), want) {

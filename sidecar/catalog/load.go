@@ -229,6 +229,9 @@ func (l *loader) copyMeta(w *keyWriter, tx *bbolt.Tx) error {
 		return err
 	}
 	l.header.revision, l.header.complete, l.header.newest = head.revision+1, head.complete || l.repair.Complete, head.newest
+	if l.header.newest.olderThan(l.repair.newest) {
+		l.header.newest = l.repair.newest
+	}
 	for _, s := range l.repair.States {
 		if key := keyOf(s); s.EventID != "" && l.header.newest.olderThan(key) {
 			l.header.newest = key

@@ -22,6 +22,7 @@ type Restorable struct {
 	Listing       bool   // it came from Scalekit's API; its states are in the order of their ids
 	complete      bool
 	states        []permission.State
+	roles         []permission.Role // of a dump; nil when it has none
 	newest        eventKey // of a dump; the zero key before the first event
 }
 

@@ -140,6 +140,8 @@ type Repair struct {
 	States   []permission.State // merged like every other state
 	Roles    []permission.Role  // replace those before; nil leaves them
 	Complete bool               // a whole listing is part of it
+
+	newest eventKey // of a dump
 }
 
 // check returns an error that names the first thing that can't be kept.

@@ -39,7 +39,7 @@ func TestSimulation(t *testing.T) {
 				s.open(rt)
 				rt.Repeat(map[string]func(*rapid.T){
 					"commit": s.commit, "again": s.redeliver, "pin": s.pin, "read": s.read, "whole": s.whole, "page": s.page,
-					"compact": s.compact, "restart": s.restart,
+					"compact": s.compact, "restart": s.restart, "load": s.load,
 				})
 				if err := s.catalog.Close(); err != nil {
 					rt.Fatal(err)
@@ -129,6 +129,35 @@ func (s *simulation) page(rt *rapid.T) {
 func (s *simulation) compact(rt *rapid.T) {
 	if _, err := s.catalog.Compact(context.Background(), nil); err != nil {
 		rt.Fatal(err)
+	}
+}
+
+// load applies events as a large repair is applied, some of them while it is under way.
+func (s *simulation) load(rt *rapid.T) {
+	events := rapid.SliceOfN(permissiontest.Events(), 1, 6).Draw(rt, "loaded")
+	meanwhile := rapid.SliceOfN(permissiontest.Events(), 0, 3).Draw(rt, "meanwhile")
+	var r Repair
+	for _, e := range events {
+		r.States = append(r.States, e.State())
+	}
+	at := rapid.SampledFrom([]string{"copy", "sync"}).Draw(rt, "at")
+	s.catalog.hooks.step = func(step string) error {
+		if step == at && len(meanwhile) > 0 {
+			s.history = append(s.history, meanwhile...)
+			applyTogether(rt, s.catalog, meanwhile)
+			s.pin(rt)
+		}
+		return nil
+	}
+	before := s.catalog.Sync().Revision
+	if _, err := s.catalog.loadRepair(context.Background(), r, Progress(nil).orNone()); err != nil {
+		rt.Fatal(err)
+	}
+	s.catalog.hooks.step = nil
+	s.history = append(s.history, events...)
+	s.pin(rt)
+	if after := s.catalog.Sync().Revision; after != before+1 && after != before+2 {
+		rt.Fatalf("from revision %d to %d", before, after)
 	}
 }
 

@@ -48,7 +48,7 @@ func TestWhatPoliciesDoWithTheDocument(t *testing.T) {
 		{`object.keys(data.scalekit.permissions)`, "[a b]", true},
 		{`object.get(data.scalekit.permissions, ["b", "id"], "none")`, "perm_b", true},
 		{`count(data.scalekit.deleted)`, "1", true},
-		{`object.keys(data.scalekit)`, "[deleted permissions sync]", true},
+		{`object.keys(data.scalekit)`, "[deleted permissions roles sync]", true},
 		{`count([p | walk(data.scalekit.permissions, [p, "second"])])`, "1", true},
 		{`object.keys(data)`, "[scalekit]", true},
 	} {
