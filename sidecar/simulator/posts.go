@@ -160,6 +160,10 @@ func (p *posts) later(wait time.Duration, d *delivery) {
 
 func (p *posts) enqueueLocked(d *delivery) {
 	p.queue = append(p.queue, d)
+	p.wakeUp()
+}
+
+func (p *posts) wakeUp() {
 	select {
 	case p.wake <- struct{}{}:
 	default: // it is awake
@@ -175,10 +179,11 @@ func (p *posts) release(d *delivery) {
 	}
 }
 
+// releaseLocked queues it in front, right behind what has overtaken it.
 func (p *posts) releaseLocked() {
-	d := p.heldUp
+	p.queue = slices.Insert(p.queue, 0, p.heldUp)
 	p.heldUp = nil
-	p.enqueueLocked(d)
+	p.wakeUp()
 }
 
 // run sends what is queued until ctx ends, and returns once no attempt is in flight.
