@@ -181,7 +181,7 @@ func (s *Simulator) writeAnswer(w http.ResponseWriter, answer any) {
 	if err != nil {
 		panic(fmt.Sprintf("encoding an answer: %v", err))
 	}
-	switch s.faults.first(Truncate, Malformed) { //nolint:exhaustive // it is one of the two or none
+	switch s.faults.first(Truncate, Malformed) {
 	case Truncate:
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(len(encoded)))

@@ -22,7 +22,7 @@ func TestOrdersAreCheckedFieldByField(t *testing.T) {
 		{"POST", "permissions", ``, `400 invalid_order name: want one, got none`},
 		{"POST", "permissions", `{"name":1}`, `400 invalid_order name: want a string, got a number`},
 		{"POST", "permissions", `{"name":null}`, `400 invalid_order name: want a string, got null`},
-		{"POST", "permissions", `{"nmae":"c"}`, `400 invalid_order \"nmae\": no such member; want name, description`},
+		{"POST", "permissions", `{"mane":"c"}`, `400 invalid_order \"mane\": no such member; want name, description`},
 		{"POST", "permissions", `{"name":"c","name":"d"}`, `400 invalid_order want each key once in an object`},
 		{"POST", "permissions", `{"name":"c"`, `400 invalid_order want one JSON value`},
 		{"POST", "permissions", `[]`, `400 invalid_order want an object, got an array`},

@@ -48,7 +48,7 @@ func TestFixtures(t *testing.T) {
 
 func TestFixturesAreCheckedFieldByField(t *testing.T) {
 	for text, want := range map[string]string{
-		"permissions: [{nmae: a}]":           `invalid: permissions[0]."nmae": no such member; want id, name, description`,
+		"permissions: [{mane: a}]":           `invalid: permissions[0]."mane": no such member; want id, name, description`,
 		"permissions: [{description: a}]":    "invalid: permissions[0].name: want one, got none",
 		"permissions: [{name: 1}]":           "invalid: permissions[0].name: want a string, got a number",
 		"permissions: [a]":                   "invalid: permissions[0]: want an object, got a string",

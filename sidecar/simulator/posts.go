@@ -36,7 +36,8 @@ type posts struct {
 	heldUp  *delivery // by WebhookReorder, until the next one was sent
 	records []*delivery
 	counts  Counts
-	settled chan struct{} // closed while nothing is pending
+	open    int           // deliveries that are pending, or that the observer is being told of
+	settled chan struct{} // closed while none is open
 }
 
 func newPosts(w Webhooks, faults *dice, now func() time.Time, logger *slog.Logger) *posts {
@@ -71,7 +72,7 @@ func (w Webhooks) withDefaults() Webhooks {
 		}
 	}
 	if w.Transport == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:errcheck // it is one, by its documentation
+		transport := http.DefaultTransport.(*http.Transport).Clone()
 		transport.MaxIdleConnsPerHost = w.InFlight
 		w.Transport = transport
 	}
@@ -135,9 +136,10 @@ func (p *posts) record(l letter, kind Kind) *delivery {
 		Kind: kind, State: Pending, EventID: l.event.id, WebhookID: l.webhookID, Type: l.event.kind,
 		SubjectID: l.event.subject, Name: l.event.name, OccurredAt: l.event.occurredAt,
 	}}
-	if p.counts.Pending == 0 {
+	if p.open == 0 {
 		p.settled = make(chan struct{})
 	}
+	p.open++
 	p.counts.Pending++
 	if p.records = append(p.records, d); len(p.records) >= 2*mostRecords {
 		p.records = slices.Clone(p.records[len(p.records)-mostRecords:])
@@ -316,11 +318,10 @@ func (p *posts) endLocked(d *delivery, state State) {
 		p.counts.Lost++
 	case Pending:
 	}
-	if p.counts.Pending--; p.counts.Pending == 0 {
-		close(p.settled)
-	}
+	p.counts.Pending--
 }
 
+// tell logs a delivery that ended, and tells the observer. Only then it counts as settled.
 func (p *posts) tell(ctx context.Context, d Delivery) {
 	level := slog.LevelInfo
 	if d.State == Lost || d.State == Dropped {
@@ -330,6 +331,11 @@ func (p *posts) tell(ctx context.Context, d Delivery) {
 		"subject_id", d.SubjectID, "attempts", d.Attempts, "status", d.Status, "error", d.Error)
 	if p.webhooks.Observe != nil {
 		p.webhooks.Observe(d)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open--; p.open == 0 {
+		close(p.settled)
 	}
 }
 

@@ -12,7 +12,7 @@ type shownRole struct {
 }
 
 func showRole(r Role) shownRole {
-	return shownRole{r.ID, r.Name, r.DisplayName, r.Description, r.Extends, r.Permissions}
+	return shownRole(r)
 }
 
 type shownKey struct {

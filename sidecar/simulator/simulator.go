@@ -113,7 +113,10 @@ func (c Config) check() error {
 	if c.TokenLifetime < 0 {
 		return fmt.Errorf("token lifetime: want a positive one, got %s", c.TokenLifetime)
 	}
-	w := c.Webhooks
+	return c.Webhooks.check()
+}
+
+func (w Webhooks) check() error {
 	if w.Attempts < 0 || w.First < 0 || w.Longest < 0 || w.Timeout < 0 || w.InFlight < 0 {
 		return errors.New("webhooks: want no negative number")
 	}
@@ -160,8 +163,8 @@ func (s *Simulator) Run(ctx context.Context) {
 	s.posts.run(ctx)
 }
 
-// Wait returns once no webhook is pending: each was delivered, refused, dropped or lost. It
-// returns the error of ctx if that ends first.
+// Wait returns once no webhook is pending: each was delivered, refused, dropped or lost, and
+// the observer knows. It returns the error of ctx if that ends first.
 func (s *Simulator) Wait(ctx context.Context) error {
 	if s.posts == nil {
 		return nil
