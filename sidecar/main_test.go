@@ -46,15 +46,17 @@ func TestScripts(t *testing.T) {
 			e.Setenv("OTHER_SECRET", otherSecret)
 			e.Setenv("ENVIRONMENT", demoEnvironment)
 			e.Values[running{}] = new(*child)
+			e.Values[simulating{}] = new(*simulation)
 			return os.WriteFile(filepath.Join(e.WorkDir, "secret"), []byte(testSecret+"\n"), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"sidecar": startSidecar,
-			"end":     endSidecar,
-			"http":    printing(httpRequest),
-			"deliver": printing(signedDelivery),
-			"ask":     printing(askQuestion),
-			"await":   awaitCommand,
+			"sidecar":  startSidecar,
+			"scalekit": scalekitCommand,
+			"end":      endSidecar,
+			"http":     printing(httpRequest),
+			"deliver":  printing(signedDelivery),
+			"ask":      printing(askQuestion),
+			"await":    awaitCommand,
 		},
 	})
 }
