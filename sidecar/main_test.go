@@ -258,7 +258,7 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-// curlMain understands as much of curl as README uses.
+// curlMain understands as much of curl as README and docs use.
 func curlMain() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -269,12 +269,17 @@ func curlMain() {
 	for args := os.Args[1:]; len(args) > 0; args = args[1:] {
 		switch args[0] {
 		case "-s":
+		case "-X":
+			request.Method = args[1]
+			args = args[1:]
 		case "-H":
 			name, value, _ := strings.Cut(args[1], ": ")
 			request.Header.Add(name, value)
 			args = args[1:]
 		case "-d":
-			request.Method = http.MethodPost
+			if request.Method == http.MethodGet {
+				request.Method = http.MethodPost
+			}
 			setBody(request, []byte(args[1]))
 			args = args[1:]
 		default:

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -108,5 +111,40 @@ func TestSimulateSettings(t *testing.T) {
 		if !errors.As(err, &usage) || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s\ngot  %v\nwant %s", args, err, want)
 		}
+	}
+}
+
+// A request that hangs on purpose doesn't hold up the end.
+func TestSimulateEndsWhileARequestHangs(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	reader, writer := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"simulate", "--addr=127.0.0.1:0", "--fault=hang=always", "--fault-hang=1h"}, nil, streams{nil, writer, io.Discard})
+	}()
+	line, err := bufio.NewReader(reader).ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told struct{ Addr string }
+	if err := json.Unmarshal(line, &told); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", told.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /api/v1/roles HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	began := time.Now()
+	if err := <-ended; err != nil || time.Since(began) > drainWithin/2 {
+		t.Errorf("got %v after %s", err, time.Since(began))
+	}
+	if got, _ := io.ReadAll(conn); len(got) != 0 {
+		t.Errorf("an answer came: %s", got)
 	}
 }
