@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postern-authz/postern/sidecar/simulator"
 )
 
 func read(t *testing.T, path ...string) string {
@@ -22,24 +24,42 @@ func read(t *testing.T, path ...string) string {
 
 var settingRow = regexp.MustCompile("(?m)^\\| `--.*$")
 
-// The operators' guide tells the settings of the table, row for row.
+// The guides tell the settings of the tables, row for row.
 func TestDocumentedSettingsAreTheTable(t *testing.T) {
-	var want []string
-	for _, s := range new(config).settings() {
-		initial := ""
-		if s.initial != "" {
-			initial = "`" + s.initial + "`"
+	for guide, table := range map[string][]setting{
+		"operations.md": new(config).settings(), "development.md": new(simulateConfig).settings(),
+	} {
+		var want []string
+		for _, s := range table {
+			initial := ""
+			if s.initial != "" {
+				initial = "`" + s.initial + "`"
+			}
+			want = append(want, fmt.Sprintf("| `--%s` | %s | %s |", s.name, initial, s.help))
 		}
-		want = append(want, fmt.Sprintf("| `--%s` | %s | %s |", s.name, initial, s.help))
-	}
-	if got := settingRow.FindAllString(read(t, "docs", "operations.md"), -1); !slices.Equal(got, want) {
-		t.Errorf("docs/operations.md should say\n%s", strings.Join(want, "\n"))
+		if got := settingRow.FindAllString(read(t, "docs", guide), -1); !slices.Equal(got, want) {
+			t.Errorf("docs/%s should say\n%s", guide, strings.Join(want, "\n"))
+		}
 	}
 }
 
-// Every setting, verb and error code that a user can meet stands in the operators' guide.
+// The developers' guide tells every fault, and its fixture can be read.
+func TestDocumentedSimulator(t *testing.T) {
+	guide := read(t, "docs", "development.md")
+	fixture, err := simulator.ReadFixture([]byte(blocks(t, "docs/development.md", "yaml")[0]))
+	if err != nil || len(fixture.Permissions) != 2 || len(fixture.Roles) != 2 {
+		t.Errorf("got %+v, %v", fixture, err)
+	}
+	for _, fault := range simulator.AllFaults() {
+		if !strings.Contains(guide, "`"+string(fault)+"`") {
+			t.Errorf("the fault %q isn't documented", fault)
+		}
+	}
+}
+
+// Every setting, verb and error code that a user can meet stands in a guide.
 func TestDocumentedNames(t *testing.T) {
-	guide := read(t, "docs", "operations.md") + read(t, "README.md")
+	guide := read(t, "docs", "operations.md") + read(t, "docs", "development.md") + read(t, "README.md")
 	for _, v := range allVerbs() {
 		if !strings.Contains(guide, v.name) && v.name != "version" {
 			t.Errorf("the verb %q isn't documented", v.name)
@@ -54,7 +74,7 @@ func TestDocumentedNames(t *testing.T) {
 
 var (
 	sourceCode = regexp.MustCompile(`(?:Code: |http\.Status[A-Za-z]+, )"([a-z_]+)"[,}]`)
-	withCodes  = []string{".", "authz", "listener", "webhook"}
+	withCodes  = []string{".", "authz", "listener", "simulator", "webhook"}
 )
 
 // errorCodes finds the codes of errors where they are written down, in the source.

@@ -75,7 +75,7 @@ func (c *eventConfig) send(ctx context.Context, _ []string, std streams) error {
 	if c.environmentID == "" {
 		return usagef("--environment-id: want the environment that the receiver expects, got none")
 	}
-	keys, err := c.keys()
+	keys, err := signingKeys(c.secret, c.secretFile)
 	if err != nil {
 		return usagef("--webhook-secret, --webhook-secret-file: %v", err)
 	}
@@ -100,10 +100,10 @@ func (c *eventConfig) send(ctx context.Context, _ []string, std streams) error {
 	return nil
 }
 
-func (c *eventConfig) keys() (webhook.Keys, error) {
-	secrets := c.secret
-	if c.secretFile != "" {
-		content, err := readSmallFile(c.secretFile, largestFollowedFile)
+// signingKeys joins the secrets of both settings; the first one signs.
+func signingKeys(secrets, file string) (webhook.Keys, error) {
+	if file != "" {
+		content, err := readSmallFile(file, largestFollowedFile)
 		if err != nil {
 			return webhook.Keys{}, err
 		}

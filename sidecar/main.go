@@ -92,6 +92,7 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 // allVerbs is the table. Each verb closes over the values that its settings fill.
 func allVerbs() []verb {
 	c, maintenance, event, demo, health := new(config), new(catalogConfig), new(eventConfig), new(demoConfig), new(healthConfig)
+	simulated := new(simulateConfig)
 	return []verb{
 		{
 			name: "run", summary: "run the sidecar: catalog, decision API, and the webhook receiver when a secret is set",
@@ -102,6 +103,11 @@ func allVerbs() []verb {
 			name: "demo", summary: "tell the whole story on free loopback ports, with real HTTP and a real restart",
 			example:  "postern demo --serve",
 			settings: demo.settings(), run: demo.run,
+		},
+		{
+			name: "simulate", summary: "be a local Scalekit to develop and test against: API, keys, tokens, signed webhooks, and faults",
+			example:  "postern simulate --webhook-url http://127.0.0.1:8480/webhooks/scalekit --webhook-secret-file secret --fault webhook_drop=5%",
+			settings: simulated.settings(), run: simulated.run,
 		},
 		{
 			name: "event send", summary: "sign a permission event and post it to a receiver",

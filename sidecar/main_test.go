@@ -46,15 +46,17 @@ func TestScripts(t *testing.T) {
 			e.Setenv("OTHER_SECRET", otherSecret)
 			e.Setenv("ENVIRONMENT", demoEnvironment)
 			e.Values[running{}] = new(*child)
+			e.Values[simulating{}] = new(*simulation)
 			return os.WriteFile(filepath.Join(e.WorkDir, "secret"), []byte(testSecret+"\n"), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"sidecar": startSidecar,
-			"end":     endSidecar,
-			"http":    printing(httpRequest),
-			"deliver": printing(signedDelivery),
-			"ask":     printing(askQuestion),
-			"await":   awaitCommand,
+			"sidecar":  startSidecar,
+			"scalekit": scalekitCommand,
+			"end":      endSidecar,
+			"http":     printing(httpRequest),
+			"deliver":  printing(signedDelivery),
+			"ask":      printing(askQuestion),
+			"await":    awaitCommand,
 		},
 	})
 }
@@ -256,7 +258,7 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-// curlMain understands as much of curl as README uses.
+// curlMain understands as much of curl as README and docs use.
 func curlMain() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -267,12 +269,17 @@ func curlMain() {
 	for args := os.Args[1:]; len(args) > 0; args = args[1:] {
 		switch args[0] {
 		case "-s":
+		case "-X":
+			request.Method = args[1]
+			args = args[1:]
 		case "-H":
 			name, value, _ := strings.Cut(args[1], ": ")
 			request.Header.Add(name, value)
 			args = args[1:]
 		case "-d":
-			request.Method = http.MethodPost
+			if request.Method == http.MethodGet {
+				request.Method = http.MethodPost
+			}
 			setBody(request, []byte(args[1]))
 			args = args[1:]
 		default:

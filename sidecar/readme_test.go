@@ -9,7 +9,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
@@ -42,11 +44,22 @@ func TestReadmeCommandsAreWhatCIRuns(t *testing.T) {
 	}
 }
 
-// The five-minute path does what README says that it does, command for command. Only the
-// ports are others, in case somebody listens on the usual ones.
+// The five-minute paths do what the documents say that they do, command for command.
 func TestReadmePath(t *testing.T) {
+	followDocument(t, "README.md")
+}
+
+func TestDevelopmentPath(t *testing.T) {
+	followDocument(t, "docs/development.md", struct{ pattern, with string }{`"perm_[^"]+"`, `"perm_…"`})
+}
+
+// followDocument runs the commands of a document and compares the decisions that come out
+// with those that it shows. Only the ports are others, in case somebody listens on the usual
+// ones.
+func followDocument(t *testing.T, file string, vary ...struct{ pattern, with string }) {
+	t.Helper()
 	var script strings.Builder
-	for _, block := range blocks(t, "README.md", "sh") {
+	for _, block := range blocks(t, file, "sh") {
 		if strings.HasPrefix(block, "go ") {
 			continue // what CI runs, and how the binary of this test was built
 		}
@@ -54,7 +67,7 @@ func TestReadmePath(t *testing.T) {
 	}
 	text := script.String()
 	environ := os.Environ()
-	for port, variable := range map[string]string{"8181": "AUTHORIZE_ADDR", "8480": "WEBHOOK_ADDR", "8282": "ADMIN_ADDR"} {
+	for port, variable := range map[string]string{"8181": "AUTHORIZE_ADDR", "8480": "WEBHOOK_ADDR", "8282": "ADMIN_ADDR", "8580": "ADDR"} {
 		address := freeAddress(t)
 		text = strings.ReplaceAll(text, "127.0.0.1:"+port, address)
 		environ = append(environ, "POSTERN_"+variable+"="+address)
@@ -62,33 +75,41 @@ func TestReadmePath(t *testing.T) {
 			environ = append(environ, "POSTERN_URL=http://"+address+"/webhooks/scalekit")
 		}
 	}
-	command := exec.Command("sh", "-e", "-c", "trap 'kill $!' EXIT\n"+text)
+	command := exec.Command("sh", "-e", "-c", text)
 	command.Dir, command.Env = t.TempDir(), environ
-	var logs bytes.Buffer
-	command.Stderr = &logs
-	output, err := command.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s\n%s", err, output, logs.Bytes())
+	// What it leaves in the background ends with its group.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var output, logs bytes.Buffer
+	command.Stdout, command.Stderr = &output, &logs
+	command.WaitDelay = time.Second
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	state, err := command.Process.Wait()
+	_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
+	_ = command.Wait() // the process is gone; this waits for the pipes
+	if err != nil || !state.Success() {
+		t.Fatalf("%v %v\n%s\n%s", state, err, output.Bytes(), logs.Bytes())
 	}
 	var answers []string
-	for line := range strings.Lines(string(output)) {
+	for line := range strings.Lines(output.String()) {
 		if strings.HasPrefix(line, `{"decision"`) {
-			answers = append(answers, generalized(line))
+			answers = append(answers, generalized(line, vary...))
 		}
 	}
-	if want := blocks(t, "README.md", "json"); !slices.Equal(answers, want) {
+	if want := blocks(t, file, "json"); !slices.Equal(answers, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(answers, ""), strings.Join(want, ""))
 	}
 }
 
-// generalized replaces what is new each time, as README does.
-func generalized(answer string) string {
-	for _, r := range []struct{ pattern, with string }{
+// generalized replaces what is new each time, as the documents do.
+func generalized(answer string, vary ...struct{ pattern, with string }) string {
+	for _, r := range append(vary, []struct{ pattern, with string }{
 		{`"decision_id":"[^"]+"`, `"decision_id":"…"`},
 		{`"evt_[^"]+"`, `"evt_…"`},
 		{`"as_of":"[^"]+"`, `"as_of":"…"`},
 		{`"sha256:[^"]+"`, `"sha256:…"`},
-	} {
+	}...) {
 		answer = regexp.MustCompile(r.pattern).ReplaceAllString(answer, r.with)
 	}
 	return answer
