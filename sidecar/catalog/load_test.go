@@ -262,7 +262,7 @@ func TestTheStateIsNoRevision(t *testing.T) {
 	if got, err := evaluate(c, `data.scalekit.sync.state`); err != nil || got != "fresh" {
 		t.Errorf("got %v, %v", got, err)
 	}
-	if before.document() == c.sight().document() || c.sight().document() != c.sight().document() { //nolint:staticcheck // the second pair is two calls
+	if before.document() == c.sight().document() || c.sight().document() != c.sight().document() {
 		t.Error("the document isn't made once for each state")
 	}
 }

@@ -23,7 +23,7 @@ type Restorable struct {
 	complete      bool
 	states        []permission.State
 	roles         []permission.Role // of a dump; nil when it has none
-	newest        eventKey // of a dump; the zero key before the first event
+	newest        eventKey          // of a dump; the zero key before the first event
 }
 
 // States returns the number of states in it, deletions of a dump included.

@@ -44,7 +44,7 @@ func (c *Catalog) sight() sight {
 
 // Sync returns what the revision says of itself.
 func (p sight) Sync() Sync {
-	s := p.snapshot.sync
+	s := p.sync
 	s.State, s.StateGeneration = p.trust.state, p.trust.generation
 	return s
 }

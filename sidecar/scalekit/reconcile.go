@@ -70,7 +70,7 @@ type Config struct {
 	Meter      metric.Meter
 }
 
-// ErrHeldBack: a listing would remove so much that it isn't believed. Nothing was changed.
+// ErrHeldBack says that a listing would remove so much that it isn't believed. Nothing was changed.
 // [Reconciler.Accept] applies it.
 var ErrHeldBack = errors.New("the listing would remove too much and was not applied")
 

@@ -100,21 +100,31 @@ type said struct {
 }
 
 func judge(id string, history []permission.Event, claims []Claim) Judgement {
-	var absent, seen, confirmed int64
+	latest := map[string]int64{}
 	for _, c := range claims {
-		if c.PermissionID != id {
-			continue
-		}
-		switch c.Mark {
-		case "absent":
-			absent = max(absent, int64(c.At))
-		case "seen":
-			seen = max(seen, int64(c.At))
-		case "confirmed":
-			confirmed = max(confirmed, int64(c.At))
+		if c.PermissionID == id {
+			latest[c.Mark] = max(latest[c.Mark], int64(c.At))
 		}
 	}
-	var live, deletions []said
+	absent, seen, confirmed := latest["absent"], latest["seen"], latest["confirmed"]
+	live, deletions := candidates(id, confirmed, history, claims)
+	if len(deletions) > 0 {
+		last := lastSaid(deletions)
+		return Judgement{Gone: true, Name: last.name, At: last.at, EventID: last.eventID, rank: rankOf(last, 1, max(last.at, seen, confirmed)), key: keyText(last)}
+	}
+	last := lastSaid(live)
+	shown := max(last.at, seen, confirmed)
+	j := Judgement{Name: last.name, Description: last.text, At: last.at, EventID: last.eventID, key: keyText(last)}
+	if j.Gone = absent > 0 && absent >= shown; j.Gone {
+		j.rank = rankOf(last, 0, shown)
+		return j
+	}
+	j.rank = rankOf(last, 1, shown)
+	return j
+}
+
+// candidates are what a confirmation of that instant leaves of what was said of an id.
+func candidates(id string, confirmed int64, history []permission.Event, claims []Claim) (live, deletions []said) {
 	for _, e := range history {
 		switch {
 		case e.PermissionID != id || int64(e.OccurredAt) <= confirmed:
@@ -133,19 +143,7 @@ func judge(id string, history []permission.Event, claims []Claim) Judgement {
 			live = append(live, said{int64(c.UpdatedAt), 1, "", content, c.Name, c.Description})
 		}
 	}
-	if len(deletions) > 0 {
-		last := lastSaid(deletions)
-		return Judgement{Gone: true, Name: last.name, At: last.at, EventID: last.eventID, rank: rankOf(last, 1, max(last.at, seen, confirmed)), key: keyText(last)}
-	}
-	last := lastSaid(live)
-	shown := max(last.at, seen, confirmed)
-	j := Judgement{Name: last.name, Description: last.text, At: last.at, EventID: last.eventID, key: keyText(last)}
-	if j.Gone = absent > 0 && absent >= shown; j.Gone {
-		j.rank = rankOf(last, 0, shown)
-		return j
-	}
-	j.rank = rankOf(last, 1, shown)
-	return j
+	return live, deletions
 }
 
 func rankOf(s said, class, shown int64) []int64 { return []int64{class, shown, s.at, s.rank} }
