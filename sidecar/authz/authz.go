@@ -26,6 +26,8 @@ const (
 	ReasonEvaluationTimeout  = "evaluation_timeout"  // it took too long, or too many others ran
 	ReasonCatalogUnavailable = "catalog_unavailable" // a read of the catalog failed while evaluating
 	ReasonPolicyDenied       = "policy_denied"       // the policy said no without a reason
+	ReasonTokenRequired      = "token_required"      // no access token came, and one is needed
+	ReasonCatalogStale       = "catalog_stale"       // the catalog was last held against Scalekit's list too long ago
 )
 
 // Decision is the answer to one question.

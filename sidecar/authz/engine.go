@@ -34,6 +34,11 @@ const (
 type Options struct {
 	Timeout     time.Duration // of one evaluation, waiting for its turn included
 	MaxInFlight int           // questions in hand at once, so that a policy that burns CPU starves nobody
+
+	Tokens TokenVerifier // nil: a question with an access token is malformed
+	// What follows denies before any policy is asked.
+	RequireToken bool // a question without an access token that is good
+	DenyStale    bool // any question while data.scalekit.sync.state is "stale"
 }
 
 // Policy is what an [Engine] evaluates.
@@ -47,7 +52,7 @@ type Policy struct {
 // Engine evaluates questions. Its policy can be replaced while questions are in flight:
 // each goes on with the one that it began with.
 type Engine struct {
-	timeout  time.Duration
+	options  Options
 	turns    chan struct{} // one token for each question in hand
 	large    chan struct{} // one more for each large one
 	prepared atomic.Pointer[prepared]
@@ -63,7 +68,7 @@ type prepared struct {
 // NewEngine returns an engine without a policy.
 func NewEngine(o Options) *Engine {
 	return &Engine{
-		timeout: o.Timeout,
+		options: o,
 		turns:   make(chan struct{}, o.MaxInFlight),
 		large:   make(chan struct{}, largeAtOnce),
 	}
@@ -95,15 +100,16 @@ func (e *Engine) PolicyRevision() (string, bool) {
 	return "", false
 }
 
-// Decide answers the question in a request's body. Its errors are [ErrNoPolicy], a
+// Decide answers the question in a request's body; token is the access token that came
+// beside it, or empty. Its errors are [ErrNoPolicy], a
 // [*MalformedError], and a document that begins no transaction: everything else is a
 // decision, if need be a deny.
-func (e *Engine) Decide(ctx context.Context, body []byte) (Decision, error) {
+func (e *Engine) Decide(ctx context.Context, body []byte, token string) (Decision, error) {
 	p := e.prepared.Load()
 	if p == nil {
 		return Decision{}, ErrNoPolicy
 	}
-	ctx, stop := context.WithTimeout(ctx, e.timeout)
+	ctx, stop := context.WithTimeout(ctx, e.options.Timeout)
 	defer stop()
 	release, ok := e.takeTurn(ctx, len(body))
 	if !ok {
@@ -114,7 +120,11 @@ func (e *Engine) Decide(ctx context.Context, body []byte) (Decision, error) {
 	if err != nil {
 		return Decision{}, &MalformedError{err}
 	}
-	return p.decide(ctx, q)
+	floor, err := e.judgeToken(ctx, &q, token)
+	if err != nil {
+		return Decision{}, &MalformedError{err}
+	}
+	return p.decide(ctx, q, floor, e.options.DenyStale)
 }
 
 // takeTurn waits until few enough questions are in hand. Reading one takes more memory
@@ -163,13 +173,28 @@ func (p *prepared) decideNothing(ctx context.Context) (Decision, error) {
 	return d, nil
 }
 
-func (p *prepared) decide(ctx context.Context, q Question) (Decision, error) {
+// decide denies for the reason floor, unless that is empty, and else as the policy says.
+func (p *prepared) decide(ctx context.Context, q Question, floor string, denyStale bool) (Decision, error) {
 	txn, err := p.store.NewTransaction(ctx)
 	if err != nil {
 		return Decision{}, fmt.Errorf("beginning to read the document: %w", err)
 	}
 	defer p.store.Abort(ctx, txn)
-	d := p.evaluate(ctx, txn, q)
+	var d Decision
+	stale := false
+	if denyStale && floor == "" {
+		stale, err = p.stale(ctx, txn)
+	}
+	switch {
+	case err != nil:
+		d = unavailableDecision(err)
+	case stale:
+		d = floorDecision(ReasonCatalogStale)
+	case floor != "":
+		d = floorDecision(floor)
+	default:
+		d = p.evaluate(ctx, txn, q)
+	}
 	p.explain(ctx, txn, q, &d)
 	return d, nil
 }

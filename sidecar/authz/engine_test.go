@@ -58,7 +58,7 @@ func body(permission string) string {
 
 func decide(t testing.TB, e *authz.Engine, permission string) authz.Decision {
 	t.Helper()
-	d, err := e.Decide(context.Background(), []byte(body(permission)))
+	d, err := e.Decide(context.Background(), []byte(body(permission)), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestAFailedReadIsADenyThatSaysSo(t *testing.T) {
 
 func TestAQuestionBeforeAnyPolicy(t *testing.T) {
 	e := authz.NewEngine(authz.Options{Timeout: time.Second, MaxInFlight: 1})
-	if _, err := e.Decide(context.Background(), []byte(body("live"))); !errors.Is(err, authz.ErrNoPolicy) {
+	if _, err := e.Decide(context.Background(), []byte(body("live")), ""); !errors.Is(err, authz.ErrNoPolicy) {
 		t.Errorf("got %v", err)
 	}
 	if _, loaded := e.PolicyRevision(); loaded {
@@ -287,7 +287,7 @@ func BenchmarkDecide(b *testing.B) {
 	raw := []byte(body("live"))
 	b.ReportAllocs()
 	for b.Loop() {
-		d, err := e.Decide(context.Background(), raw)
+		d, err := e.Decide(context.Background(), raw, "")
 		if err != nil || !d.Allow {
 			b.Fatal(d, err)
 		}
@@ -357,13 +357,13 @@ func TestLargeQuestionsDontCrowdOutSmallOnes(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
-			if _, err := e.Decide(context.Background(), large); err != nil {
+			if _, err := e.Decide(context.Background(), large, ""); err != nil {
 				t.Error(err)
 			}
 		})
 		<-store.entered
 	}
-	if d, err := e.Decide(context.Background(), large); err != nil || d.Allow || d.Reasons[0] != authz.ReasonEvaluationTimeout {
+	if d, err := e.Decide(context.Background(), large, ""); err != nil || d.Allow || d.Reasons[0] != authz.ReasonEvaluationTimeout {
 		t.Errorf("a third large one: %+v, %v", d, err)
 	}
 	if d := decide(t, e, "other"); !d.Allow {

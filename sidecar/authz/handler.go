@@ -30,7 +30,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		listener.WriteError(w, refused)
 		return
 	}
-	d, err := h.engine.Decide(r.Context(), body)
+	token, refused := readToken(r)
+	if refused != nil {
+		listener.WriteError(w, refused)
+		return
+	}
+	d, err := h.engine.Decide(r.Context(), body, token)
 	if err != nil {
 		listener.WriteError(w, h.refuse(err))
 		return
@@ -41,6 +46,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"policy_revision", d.PolicyRevision, "request_id", w.Header().Get("X-Request-ID"))
 	}
 	listener.WriteEncoded(w, http.StatusOK, answer)
+}
+
+// readToken returns the access token in the header, or nothing.
+func readToken(r *http.Request) (string, *listener.Error) {
+	values := r.Header[TokenHeader]
+	if len(values) == 0 {
+		return "", nil
+	}
+	if len(values) > 1 || values[0] == "" {
+		return "", &listener.Error{Status: http.StatusBadRequest, Code: "malformed_question", Message: TokenHeader + ": want one access token"}
+	}
+	return values[0], nil
 }
 
 // refuse is the status map of what isn't a decision.

@@ -14,6 +14,7 @@ const MaxQuestion = 1 << 20
 type Question struct {
 	permission string     // action.name
 	input      ast.Object // subject, action, resource and context, nothing else
+	token      string     // the raw access token that came in the context, which isn't in input
 }
 
 // Keys of a question, made once.
@@ -59,8 +60,12 @@ func ParseQuestion(body []byte) (Question, error) {
 	if err := checkOptionalObject(request, keyContext, "context"); err != nil {
 		return Question{}, err
 	}
+	request, token, err := stripToken(request)
+	if err != nil {
+		return Question{}, err
+	}
 	name := request.Get(keyAction).Value.(ast.Object).Get(keyName).Value.(ast.String)
-	return Question{permission: string(name), input: knownMembers(request)}, nil
+	return Question{permission: string(name), input: knownMembers(request), token: token}, nil
 }
 
 func checkEntity(request ast.Object, key *ast.Term, required ...*ast.Term) error {
