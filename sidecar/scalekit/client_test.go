@@ -115,13 +115,13 @@ func TestRequests(t *testing.T) {
 func TestAccessTokenIsKept(t *testing.T) {
 	a := newAPI(t)
 	now := time.Unix(1_700_000_000, 0)
-	secret, tokens := "the first secret", 0
+	secret, tokens, life := "the first secret", 0, 0
 	a.token = func(w http.ResponseWriter, r *http.Request) {
 		tokens++
 		if got := r.PostFormValue("client_secret"); got != secret {
 			t.Errorf("got the secret %q, want %q", got, secret)
 		}
-		fmt.Fprint(w, tokenAnswer(fmt.Sprint("token-", tokens), 600))
+		fmt.Fprint(w, tokenAnswer(fmt.Sprint("token-", tokens), life))
 	}
 	a.roles = func(w http.ResponseWriter, r *http.Request) {
 		if got, want := r.Header.Get("Authorization"), fmt.Sprint("Bearer token-", tokens); got != want {
@@ -135,9 +135,18 @@ func TestAccessTokenIsKept(t *testing.T) {
 	c := newClient(t, config)
 	for _, step := range []struct {
 		after  time.Duration
+		life   int // of a token that is asked for now, in seconds
 		tokens int
-	}{{0, 1}, {539 * time.Second, 1}, {time.Second, 2}, {539 * time.Second, 2}, {time.Hour, 3}} {
-		now = now.Add(step.after)
+	}{
+		{0, 3600, 1},
+		{59*time.Minute - 1, 3600, 1},
+		{1, 100, 2}, // a minute before its end
+		{90*time.Second - 1, 100, 2},
+		{1, 1 << 30, 3}, // a tenth of its life before its end
+		{24*time.Hour - time.Minute - 1, 3600, 3},
+		{1, 3600, 4}, // no token is kept for longer than a day
+	} {
+		now, life = now.Add(step.after), step.life
 		if step.tokens == 2 {
 			secret = "a changed secret"
 		}
