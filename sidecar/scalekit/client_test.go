@@ -227,15 +227,27 @@ func TestConcurrentCallersReplaceATokenOnce(t *testing.T) {
 	a.token = oneAfterTheOther(answering(tokenAnswer("token-1", 86399)), answering(tokenAnswer("token-2", 86399)), failing(500, ""))
 	var both sync.WaitGroup
 	both.Add(2)
-	a.roles = func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") == "Bearer token-1" {
-			both.Done()
-			both.Wait()
-			w.WriteHeader(http.StatusUnauthorized)
-			return
+	replaced := make(chan struct{})
+	refuseLate := func(w http.ResponseWriter, _ *http.Request) {
+		both.Done()
+		<-replaced
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	refuse := func(w http.ResponseWriter, _ *http.Request) {
+		both.Done()
+		both.Wait()
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	take := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer token-2" {
+			t.Errorf("got %s", r.Header.Get("Authorization"))
 		}
 		fmt.Fprint(w, `{"roles":[]}`)
 	}
+	a.roles = oneAfterTheOther(refuseLate, refuse, func(w http.ResponseWriter, r *http.Request) {
+		take(w, r)
+		close(replaced)
+	}, take)
 	c := newClient(t, configOf(a.URL))
 	var all sync.WaitGroup
 	for range 2 {
