@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -302,6 +303,16 @@ func TestAPageIsTriedAgain(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAPageIsTriedAgainAfterATimeout(t *testing.T) {
+	a := newAPI(t)
+	a.permissions = oneAfterTheOther(answering(permissionPage("x", 1, listed("perm_1", "a"))), answering(permissionPage("", 1)))
+	config := configOf(a.URL)
+	config.Transport = &brokenOnce{at: 3, err: os.ErrDeadlineExceeded} // after the token and the first page
+	if got, err := newClient(t, config).Permissions(t.Context()); err != nil || len(got.States) != 1 {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 

@@ -101,6 +101,9 @@ func TestFailures(t *testing.T) {
 		{"a Date before there was Unix", permissions(failing(200, permissionPage("", 1, one), "Date: Mon, 15 Jan 1968 10:30:00 GMT")), scalekit.KindMalformed, "listing permissions: page 1: malformed: the header Date: want a time from 1970 to 2262"},
 		{"a token endpoint without JSON", token(answering(leak)), scalekit.KindMalformed, "authenticating: malformed: want one JSON value"},
 		{"a token that isn't one", token(answering(`{"access_token":"` + leak + `","token_type":"Bearer","expires_in":60}`)), scalekit.KindMalformed, "authenticating: malformed: access_token: want letters, digits and -._~+/ alone"},
+		{"a token of another type", token(answering(`{"access_token":"t","token_type":"mac","expires_in":60}`)), scalekit.KindMalformed, "authenticating: malformed: token_type: want Bearer, got another"},
+		{"a token without life", token(answering(tokenAnswer("t", 0))), scalekit.KindMalformed, "authenticating: malformed: expires_in: want a whole number of seconds above 0, got a number"},
+		{"a token with life as text", token(answering(`{"access_token":"t","token_type":"bearer","expires_in":"60"}`)), scalekit.KindMalformed, "authenticating: malformed: expires_in: want a whole number of seconds above 0, got a string"},
 		{"a large token", token(answering(`{"access_token":"` + strings.Repeat("x", 64<<10) + `"}`)), scalekit.KindMalformed, "authenticating: malformed: want at most 65536 bytes in one answer"},
 		{"another protocol", permissions(speaking("SSH-2.0-" + testSecret + "\r\n")), scalekit.KindMalformed, "listing permissions: page 1: malformed: want an answer of HTTP"},
 		{"large headers", permissions(failing(200, "", "X: "+strings.Repeat("x", 100<<10))), scalekit.KindMalformed, "listing permissions: page 1: malformed: want an answer of HTTP"},
@@ -117,7 +120,8 @@ func TestFailures(t *testing.T) {
 			test.change(a)
 			config := configOf(a.URL)
 			if test.kind == scalekit.KindTimeout {
-				config.Timeout = 100 * time.Millisecond
+				t.Parallel()
+				config.Timeout = time.Second
 			}
 			c := newClient(t, config)
 			got, err := c.Permissions(t.Context())
@@ -218,6 +222,19 @@ func TestCertificates(t *testing.T) {
 type broken struct{ err error }
 
 func (b broken) RoundTrip(*http.Request) (*http.Response, error) { return nil, b.err }
+
+// brokenOnce is a transport that fails at one request, counted from 1.
+type brokenOnce struct {
+	at, requests int
+	err          error
+}
+
+func (b *brokenOnce) RoundTrip(r *http.Request) (*http.Response, error) {
+	if b.requests++; b.requests == b.at {
+		return nil, b.err
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
 
 // What net/http returns when there is no answer, as far as a server on loopback can't bring it about.
 func TestTransportErrors(t *testing.T) {
