@@ -19,7 +19,7 @@ type Backoff struct {
 func (b *Backoff) Next(floor time.Duration) time.Duration {
 	window := b.Base
 	for range b.failures {
-		if window >= b.Max/2 {
+		if window > b.Max-window {
 			window = b.Max
 			break
 		}

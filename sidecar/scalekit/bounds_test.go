@@ -45,7 +45,6 @@ func TestBounds(t *testing.T) {
 		"listing permissions: page 6: endless: want at most 5 pages":                {change: func(l *limits) { l.pages = 5 }},
 		"listing permissions: page 8: endless: want at most 7 permissions":          {change: func(l *limits) { l.permissions = 7 }},
 		"listing permissions: page 4: endless: want at most 250 bytes in all pages": {change: func(l *limits) { l.bytes = 250 }},
-		"listing permissions: page 100001: endless: want at most 100000 pages":      {change: func(*limits) {}},
 		"listing permissions: page 52: server_error: status 500":                    {change: func(*limits) {}, server: bottomless{failures: 2}}, // 100 retries are over
 	} {
 		c, err := NewClient(ClientConfig{

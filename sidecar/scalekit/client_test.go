@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -115,13 +116,13 @@ func TestRequests(t *testing.T) {
 func TestAccessTokenIsKept(t *testing.T) {
 	a := newAPI(t)
 	now := time.Unix(1_700_000_000, 0)
-	secret, tokens := "the first secret", 0
+	secret, tokens, life := "the first secret", 0, 0
 	a.token = func(w http.ResponseWriter, r *http.Request) {
 		tokens++
 		if got := r.PostFormValue("client_secret"); got != secret {
 			t.Errorf("got the secret %q, want %q", got, secret)
 		}
-		fmt.Fprint(w, tokenAnswer(fmt.Sprint("token-", tokens), 600))
+		fmt.Fprint(w, tokenAnswer(fmt.Sprint("token-", tokens), life))
 	}
 	a.roles = func(w http.ResponseWriter, r *http.Request) {
 		if got, want := r.Header.Get("Authorization"), fmt.Sprint("Bearer token-", tokens); got != want {
@@ -135,9 +136,18 @@ func TestAccessTokenIsKept(t *testing.T) {
 	c := newClient(t, config)
 	for _, step := range []struct {
 		after  time.Duration
+		life   int // of a token that is asked for now, in seconds
 		tokens int
-	}{{0, 1}, {539 * time.Second, 1}, {time.Second, 2}, {539 * time.Second, 2}, {time.Hour, 3}} {
-		now = now.Add(step.after)
+	}{
+		{0, 3600, 1},
+		{59*time.Minute - 1, 3600, 1},
+		{1, 100, 2}, // a minute before its end
+		{90*time.Second - 1, 100, 2},
+		{1, 1 << 30, 3}, // a tenth of its life before its end
+		{24*time.Hour - time.Minute - 1, 3600, 3},
+		{1, 3600, 4}, // no token is kept for longer than a day
+	} {
+		now, life = now.Add(step.after), step.life
 		if step.tokens == 2 {
 			secret = "a changed secret"
 		}
@@ -218,15 +228,27 @@ func TestConcurrentCallersReplaceATokenOnce(t *testing.T) {
 	a.token = oneAfterTheOther(answering(tokenAnswer("token-1", 86399)), answering(tokenAnswer("token-2", 86399)), failing(500, ""))
 	var both sync.WaitGroup
 	both.Add(2)
-	a.roles = func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") == "Bearer token-1" {
-			both.Done()
-			both.Wait()
-			w.WriteHeader(http.StatusUnauthorized)
-			return
+	replaced := make(chan struct{})
+	refuseLate := func(w http.ResponseWriter, _ *http.Request) {
+		both.Done()
+		<-replaced
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	refuse := func(w http.ResponseWriter, _ *http.Request) {
+		both.Done()
+		both.Wait()
+		w.WriteHeader(http.StatusUnauthorized)
+	}
+	take := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer token-2" {
+			t.Errorf("got %s", r.Header.Get("Authorization"))
 		}
 		fmt.Fprint(w, `{"roles":[]}`)
 	}
+	a.roles = oneAfterTheOther(refuseLate, refuse, func(w http.ResponseWriter, r *http.Request) {
+		take(w, r)
+		close(replaced)
+	}, take)
 	c := newClient(t, configOf(a.URL))
 	var all sync.WaitGroup
 	for range 2 {
@@ -281,6 +303,16 @@ func TestAPageIsTriedAgain(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAPageIsTriedAgainAfterATimeout(t *testing.T) {
+	a := newAPI(t)
+	a.permissions = oneAfterTheOther(answering(permissionPage("x", 1, listed("perm_1", "a"))), answering(permissionPage("", 1)))
+	config := configOf(a.URL)
+	config.Transport = &brokenOnce{at: 3, err: os.ErrDeadlineExceeded} // after the token and the first page
+	if got, err := newClient(t, config).Permissions(t.Context()); err != nil || len(got.States) != 1 {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 

@@ -156,13 +156,12 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &network) && network.Timeout())
 }
 
-// isTLS also goes by the text, since not all errors of a handshake have a type.
+// isTLS also goes by how crypto/tls begins its errors, since few of them have a type.
 func isTLS(err error) bool {
 	var untrusted *tls.CertificateVerificationError
-	var notTLS tls.RecordHeaderError
 	var alert *net.OpError
 	switch {
-	case errors.As(err, &untrusted), errors.As(err, &notTLS):
+	case errors.As(err, &untrusted): // of a proxy as well
 		return true
 	case errors.As(err, &alert):
 		return alert.Op == "remote error" || alert.Op == "local error"

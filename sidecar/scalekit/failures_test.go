@@ -2,13 +2,17 @@ package scalekit_test
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +66,7 @@ func TestFailures(t *testing.T) {
 	}{
 		{"401, and again after a new token", permissions(failing(401, errorBody("UNAUTHENTICATED"))), scalekit.KindUnauthorized, "listing permissions: page 1: unauthorized: status 401 UNAUTHENTICATED"},
 		{"401 of the token endpoint", token(failing(401, `{"error":"invalid_client","error_description":"`+leak+`"}`)), scalekit.KindUnauthorized, "authenticating: unauthorized: status 401 invalid_client"},
+		{"401 with another error", token(failing(401, `{"error":"`+testSecret+`"}`)), scalekit.KindUnauthorized, "authenticating: unauthorized: status 401"},
 		{"400 that means the credentials", token(failing(400, `{"error":"unauthorized_client"}`)), scalekit.KindUnauthorized, "authenticating: unauthorized: status 400 unauthorized_client"},
 		{"400 that doesn't", token(failing(400, `{"error":"invalid_request"}`)), scalekit.KindUnexpected, "authenticating: unexpected_status: status 400 invalid_request"},
 		{"403", permissions(failing(403, errorBody("PERMISSION_DENIED"))), scalekit.KindForbidden, "listing permissions: page 1: forbidden: status 403 PERMISSION_DENIED"},
@@ -76,7 +81,7 @@ func TestFailures(t *testing.T) {
 		{"503", permissions(failing(503, "", "Retry-After: 5")), scalekit.KindServerError, "listing permissions: page 1: server_error: status 503, to be asked again in 5s"},
 		{"a redirect", permissions(failing(302, "", "Location: https://elsewhere.example:8443/"+testToken)), scalekit.KindRedirected, "listing permissions: page 1: redirected: status 302: redirects are never followed, and this one leads to elsewhere.example:8443"},
 		{"a redirect of the token endpoint", token(failing(307, "", "Location: https://"+testSecret+".example/")), scalekit.KindRedirected, "authenticating: redirected: status 307: redirects are never followed, and this one leads to [redacted].example"},
-		{"a redirect to nowhere", permissions(failing(301, "", "Location: https://a b/")), scalekit.KindRedirected, "listing permissions: page 1: redirected: status 301: redirects are never followed, and this one leads to no host"},
+		{"a redirect to nowhere", permissions(failing(301, "", "Location: https://a!'b/")), scalekit.KindRedirected, "listing permissions: page 1: redirected: status 301: redirects are never followed, and this one leads to no host"},
 		{"no answer", permissions(hang), scalekit.KindTimeout, "listing permissions: page 1: timeout: no whole answer in time"},
 		{"no answer of the token endpoint", token(hang), scalekit.KindTimeout, "authenticating: timeout: no whole answer in time"},
 		{"half an answer", permissions(func(w http.ResponseWriter, r *http.Request) {
@@ -96,6 +101,9 @@ func TestFailures(t *testing.T) {
 		{"a Date before there was Unix", permissions(failing(200, permissionPage("", 1, one), "Date: Mon, 15 Jan 1968 10:30:00 GMT")), scalekit.KindMalformed, "listing permissions: page 1: malformed: the header Date: want a time from 1970 to 2262"},
 		{"a token endpoint without JSON", token(answering(leak)), scalekit.KindMalformed, "authenticating: malformed: want one JSON value"},
 		{"a token that isn't one", token(answering(`{"access_token":"` + leak + `","token_type":"Bearer","expires_in":60}`)), scalekit.KindMalformed, "authenticating: malformed: access_token: want letters, digits and -._~+/ alone"},
+		{"a token of another type", token(answering(`{"access_token":"t","token_type":"mac","expires_in":60}`)), scalekit.KindMalformed, "authenticating: malformed: token_type: want Bearer, got another"},
+		{"a token without life", token(answering(tokenAnswer("t", 0))), scalekit.KindMalformed, "authenticating: malformed: expires_in: want a whole number of seconds above 0, got a number"},
+		{"a token with life as text", token(answering(`{"access_token":"t","token_type":"bearer","expires_in":"60"}`)), scalekit.KindMalformed, "authenticating: malformed: expires_in: want a whole number of seconds above 0, got a string"},
 		{"a large token", token(answering(`{"access_token":"` + strings.Repeat("x", 64<<10) + `"}`)), scalekit.KindMalformed, "authenticating: malformed: want at most 65536 bytes in one answer"},
 		{"another protocol", permissions(speaking("SSH-2.0-" + testSecret + "\r\n")), scalekit.KindMalformed, "listing permissions: page 1: malformed: want an answer of HTTP"},
 		{"large headers", permissions(failing(200, "", "X: "+strings.Repeat("x", 100<<10))), scalekit.KindMalformed, "listing permissions: page 1: malformed: want an answer of HTTP"},
@@ -112,7 +120,8 @@ func TestFailures(t *testing.T) {
 			test.change(a)
 			config := configOf(a.URL)
 			if test.kind == scalekit.KindTimeout {
-				config.Timeout = 100 * time.Millisecond
+				t.Parallel()
+				config.Timeout = time.Second
 			}
 			c := newClient(t, config)
 			got, err := c.Permissions(t.Context())
@@ -206,6 +215,51 @@ func TestCertificates(t *testing.T) {
 	}
 	if len(plain.asked()) > 0 {
 		t.Errorf("asked for %q without TLS", plain.asked())
+	}
+}
+
+// broken is a transport that fails.
+type broken struct{ err error }
+
+func (b broken) RoundTrip(*http.Request) (*http.Response, error) { return nil, b.err }
+
+// brokenOnce is a transport that fails at one request, counted from 1.
+type brokenOnce struct {
+	at, requests int
+	err          error
+}
+
+func (b *brokenOnce) RoundTrip(r *http.Request) (*http.Response, error) {
+	if b.requests++; b.requests == b.at {
+		return nil, b.err
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// What net/http returns when there is no answer, as far as a server on loopback can't bring it about.
+func TestTransportErrors(t *testing.T) {
+	untrusted := &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
+	for _, test := range []struct {
+		err  error
+		kind scalekit.ErrorKind
+		want string
+	}{
+		{&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, scalekit.KindTLS, "remote error: tls: certificate required"},
+		{&net.OpError{Op: "proxyconnect", Net: "tcp", Err: untrusted}, scalekit.KindTLS, "proxyconnect tcp: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{errors.New("tls: server selected unsupported protocol version 301"), scalekit.KindTLS, "tls: server selected unsupported protocol version 301"},
+		{errors.New("tls: " + strings.Repeat("x", 1000)), scalekit.KindTLS, "tls: " + strings.Repeat("x", 295)},
+		{errors.New("tls: " + testSecret), scalekit.KindTLS, "tls: [redacted]"},
+		{&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "name.scalekit.com"}}, scalekit.KindUnreachable, "dial tcp: lookup name.scalekit.com: no such host"},
+		{&net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}, scalekit.KindTimeout, "no whole answer in time"},
+		{fmt.Errorf("reading: %w", io.ErrUnexpectedEOF), scalekit.KindUnreachable, "the connection was closed without an answer"},
+		{errors.New("malformed HTTP response " + testSecret), scalekit.KindMalformed, "want an answer of HTTP"},
+	} {
+		config := configOf("https://example.com")
+		config.Transport = broken{test.err}
+		_, err := newClient(t, config).Roles(t.Context())
+		if failure := asAPIError(t, err); failure.Kind != test.kind || err.Error() != fmt.Sprintf("authenticating: %s: %s", test.kind, test.want) {
+			t.Errorf("got %v, want %s: %s", err, test.kind, test.want)
+		}
 	}
 }
 

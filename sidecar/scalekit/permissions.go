@@ -119,7 +119,7 @@ func readDate(header http.Header) (permission.Instant, error) {
 	if err != nil {
 		return 0, errors.New("the header Date: want a time such as Mon, 15 Jan 2024 10:30:00 GMT, got something else")
 	}
-	instant, err := permission.ParseInstant(at.UTC().Format(time.RFC3339))
+	instant, err := permission.ParseInstant(at.Format(time.RFC3339))
 	if err != nil {
 		return 0, errors.New("the header Date: want a time from 1970 to 2262")
 	}
