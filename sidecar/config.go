@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,12 +51,15 @@ type config struct {
 	reconcileInterval  time.Duration
 	staleAfter         time.Duration
 	maxDrift           float64
+	onStale            string
+
+	token tokenConfig
 }
 
 // settings is the one table that says what can be configured. README and docs tell the
 // same and a test compares them.
 func (c *config) settings() []setting { //nolint:funlen // a table is read row by row
-	return []setting{
+	return slices.Concat([]setting{
 		configSetting(),
 		{
 			name: "authorize-addr", initial: "127.0.0.1:8181", repeat: true, set: addresses(&c.authorizeAddrs),
@@ -165,6 +169,11 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 			help: "a listing that would remove a larger part of the live permissions (and more than 10) is held back until `postern catalog accept`",
 		},
 		{
+			name: "on-stale", initial: "serve", set: oneOf(&c.onStale, "serve", "deny"),
+			help: "while the catalog is stale, questions are answered all the same (serve) or denied whatever the policy says (deny)",
+		},
+	}, c.token.settings(), []setting{
+		{
 			name: "log-level", initial: "info", set: logLevel(&c.logLevel),
 			help: "debug, info, warn or error",
 		},
@@ -172,7 +181,7 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 			name: "log-format", initial: "json", set: oneOf(&c.logFormat, "json", "text"),
 			help: "json or text",
 		},
-	}
+	})
 }
 
 const builtinPolicy = "builtin"
@@ -226,7 +235,10 @@ func (c *config) check() error {
 	if (c.webhookTLSCert == "") != (c.webhookTLSKey == "") {
 		return usagef("--webhook-tls-cert, --webhook-tls-key: want both or none")
 	}
-	return c.checkTruth()
+	if err := c.checkTruth(); err != nil {
+		return err
+	}
+	return c.token.check()
 }
 
 // receives reports whether the webhook receiver is on.

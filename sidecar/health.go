@@ -92,6 +92,9 @@ func (s *sidecar) advice() []check {
 	if s.reconciler != nil {
 		notes = append(notes, s.reconcileCheck())
 	}
+	if s.tokens != nil {
+		notes = append(notes, s.tokenCheck())
+	}
 	if !s.catalog.Sync().Complete {
 		notes = append(notes, check{"complete", true, "no: a permission may exist whose events never came (--on-incomplete is " + s.config.onIncomplete + ")"})
 	}

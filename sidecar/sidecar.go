@@ -16,11 +16,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
+
 	"github.com/postern-authz/postern/sidecar/authz"
 	"github.com/postern-authz/postern/sidecar/catalog"
 	"github.com/postern-authz/postern/sidecar/listener"
 	"github.com/postern-authz/postern/sidecar/scalekit"
 	"github.com/postern-authz/postern/sidecar/telemetry"
+	"github.com/postern-authz/postern/sidecar/token"
 	"github.com/postern-authz/postern/sidecar/webhook"
 )
 
@@ -45,7 +48,8 @@ type sidecar struct {
 	engine    *authz.Engine
 	receiver  *webhook.Receiver // nil while the receiver is off
 
-	reconciler *scalekit.Reconciler // nil without credentials for Scalekit's API
+	reconciler *scalekit.Reconciler       // nil without credentials for Scalekit's API
+	tokens     *token.Verifier[ast.Value] // nil without an issuer
 
 	keys         *followed[webhook.Keys]
 	apiToken     *followed[string]
@@ -85,10 +89,9 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 	if err := s.openCatalog(ctx); err != nil {
 		return s, err
 	}
-	s.engine = authz.NewEngine(authz.Options{
-		Timeout:     c.evaluationTimeout,
-		MaxInFlight: max(16, 8*runtime.GOMAXPROCS(0)),
-	})
+	if s.engine, err = s.newEngine(); err != nil {
+		return s, err
+	}
 	if err := s.loadPolicy(ctx); err != nil {
 		return s, err
 	}
@@ -99,6 +102,23 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 	}
 	s.bootstrapped.Store(!s.awaitsTruth())
 	return s, s.listen()
+}
+
+func (s *sidecar) newEngine() (*authz.Engine, error) {
+	o := authz.Options{
+		Timeout:      s.config.evaluationTimeout,
+		MaxInFlight:  max(16, 8*runtime.GOMAXPROCS(0)),
+		RequireToken: s.config.token.requires(),
+		DenyStale:    s.config.onStale == "deny",
+	}
+	if s.config.token.verifies() {
+		verifier, err := s.newTokenVerifier()
+		if err != nil {
+			return nil, err
+		}
+		s.tokens, o.Tokens = verifier, verifier
+	}
+	return authz.NewEngine(o), nil
 }
 
 func (s *sidecar) openCatalog(ctx context.Context) (err error) {
@@ -303,6 +323,9 @@ func (s *sidecar) serve(ctx context.Context, hangups <-chan os.Signal) error {
 	if s.reconciler != nil {
 		go s.reconciler.Run(ctx)
 	}
+	if s.tokens != nil {
+		go s.tokens.Run(ctx)
+	}
 	go s.awaitTruth(ctx)
 	go s.maintain(ctx, hangups)
 	<-ctx.Done()
@@ -347,6 +370,7 @@ func (s *sidecar) maintain(ctx context.Context, hangups <-chan os.Signal) {
 			return
 		case <-hangups:
 			s.reloadPolicy(ctx)
+			s.refreshKeys(ctx)
 			if s.reconciler != nil {
 				s.reconciler.Ask()
 			}

@@ -44,6 +44,9 @@ func (c *config) checkTruth() error {
 	if (c.scalekitURL == "") != (c.scalekitClientID == "") || (c.scalekitURL == "") != (c.scalekitSecretFile == "") {
 		return usagef("--scalekit-url, --scalekit-client-id, --scalekit-client-secret-file: want all three or none")
 	}
+	if c.onStale == "deny" && !c.reconciles() {
+		return usagef("--on-stale: deny wants --scalekit-url and its credentials, got none; without them nothing tells fresh from stale")
+	}
 	if c.staleAfter <= c.reconcileInterval {
 		return usagef("--stale-after: want more than --reconcile-interval, which is %s, got %s", c.reconcileInterval, c.staleAfter)
 	}
