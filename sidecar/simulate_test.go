@@ -90,6 +90,7 @@ func TestSimulateSettings(t *testing.T) {
 	}
 	for args, want := range map[string]string{
 		"--addr=0.0.0.0:0":                               "--addr: 0.0.0.0:0 can be reached from other machines; use a loopback address, or set --allow-remote",
+		"--addr=0.0.0.0:0 --allow-remote":                "--allow-remote: want --environment-url with it, got none",
 		"--addr=unix:///tmp/x":                           `--addr: want host:port, got "unix:///tmp/x"`,
 		"--webhook-url=http://127.0.0.1:1/x":             "--webhook-url: want --webhook-secret-file with it, got none",
 		"--webhook-url=127.0.0.1:1":                      "--webhook-url: want a URL without credentials",
