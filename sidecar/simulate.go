@@ -205,6 +205,8 @@ func (c *simulateConfig) check() error {
 		return usagef("--addr: want host:port, got %q", c.addr)
 	case !c.addr.Local() && !c.allowRemote:
 		return usagef("--addr: %s can be reached from other machines; use a loopback address, or set --allow-remote", c.addr)
+	case !c.addr.Local() && c.environmentURL == "":
+		return usagef("--allow-remote: want --environment-url with it, got none: tokens name it as their issuer, and %s is no name", c.addr)
 	case c.webhooks.URL != "" && !signs:
 		return usagef("--webhook-url: want --webhook-secret-file with it, got none")
 	case c.fixtureFile != "" && c.permissions > 0:

@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +21,9 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/postern-authz/postern/sidecar/catalog"
+	"github.com/postern-authz/postern/sidecar/simulator"
 )
 
 // simulation is `postern simulate` in a process of its own.
@@ -90,6 +96,7 @@ func TestSimulateSettings(t *testing.T) {
 	}
 	for args, want := range map[string]string{
 		"--addr=0.0.0.0:0":                               "--addr: 0.0.0.0:0 can be reached from other machines; use a loopback address, or set --allow-remote",
+		"--addr=0.0.0.0:0 --allow-remote":                "--allow-remote: want --environment-url with it, got none",
 		"--addr=unix:///tmp/x":                           `--addr: want host:port, got "unix:///tmp/x"`,
 		"--webhook-url=http://127.0.0.1:1/x":             "--webhook-url: want --webhook-secret-file with it, got none",
 		"--webhook-url=127.0.0.1:1":                      "--webhook-url: want a URL without credentials",
@@ -147,4 +154,59 @@ func TestSimulateEndsWhileARequestHangs(t *testing.T) {
 	if got, _ := io.ReadAll(conn); len(got) != 0 {
 		t.Errorf("an answer came: %s", got)
 	}
+}
+
+// What `catalog restore` takes for a whole listing of Scalekit's API, the simulator serves,
+// and what has a page missing, it refuses.
+func TestSimulatedListingsAreScalekits(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	simulated, err := simulator.New(simulator.Config{
+		URL: "http://" + server.Listener.Addr().String(), EnvironmentID: demoEnvironment, ClientID: "skc_1", ClientSecret: "secret",
+		Fixture: simulator.Numbered(250), Seed: 1, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Config.Handler = simulated
+	server.Start()
+	defer server.Close()
+	if _, err := catalog.ReadListing(strings.NewReader(simulatedPages(t, server.URL))); err != nil {
+		t.Error(err)
+	}
+	if err := simulated.SetFaults(simulator.Faults{Rules: map[simulator.Fault]simulator.Rule{simulator.LostPage: {Count: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := catalog.ReadListing(strings.NewReader(simulatedPages(t, server.URL))); !errors.Is(err, catalog.ErrListing) {
+		t.Errorf("a page is missing: got %v", err)
+	}
+}
+
+// simulatedPages fetches a listing as docs/operations.md says.
+func simulatedPages(t *testing.T, url string) string {
+	t.Helper()
+	fetch := func(method, path, body, bearer string, into any) []byte {
+		request := must(http.NewRequest(method, url+path, strings.NewReader(body)))
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		request.Header.Set("Authorization", "Bearer "+bearer)
+		response := must(http.DefaultClient.Do(request))
+		defer response.Body.Close()
+		text := must(io.ReadAll(response.Body))
+		if err := json.Unmarshal(text, into); err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d %s %v", path, response.StatusCode, text, err)
+		}
+		return text
+	}
+	var token struct {
+		AccessToken string `json:"access_token"`
+	}
+	fetch(http.MethodPost, "/oauth/token", "grant_type=client_credentials&client_id=skc_1&client_secret=secret", "", &token)
+	var all strings.Builder
+	for next := "first"; next != ""; {
+		var page struct {
+			Next string `json:"next_page_token"`
+		}
+		all.Write(fetch(http.MethodGet, "/api/v1/permissions?type=ENVIRONMENT&page_size=100&page_token="+strings.TrimPrefix(next, "first"), "", token.AccessToken, &page))
+		next = page.Next
+	}
+	return all.String()
 }

@@ -3,6 +3,7 @@ package simulator_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -294,6 +295,24 @@ func TestFaultsOfListings(t *testing.T) {
 		}
 		if pages, _, _ := walk(k, 9); strings.Join(pages, "|") != "a b|c d|e" {
 			t.Errorf("the second time: got %v", pages)
+		}
+	})
+	t.Run("a hidden permission in each listing", func(t *testing.T) {
+		k := start(t, five, withFaults("hidden_permission=always"))
+		for range 5 {
+			pages, totals, _ := walk(k, 9)
+			seen := strings.Fields(strings.Join(pages, " "))
+			if slices.Sort(seen); len(slices.Compact(seen)) != 4 || len(pages) != 2 || !totals[4] || len(totals) != 1 {
+				t.Errorf("got %v of %v", pages, totals)
+			}
+		}
+		// And back again, whichever is hidden.
+		for range 20 {
+			first := k.list("type=ENVIRONMENT&page_size=2")
+			last := k.list("type=ENVIRONMENT&page_size=2&page_token=" + first.Next)
+			if back := k.list("type=ENVIRONMENT&page_size=2&page_token=" + last.Prev); back.names() != first.names() {
+				t.Errorf("forward %q, back %q", first.names(), back.names())
+			}
 		}
 	})
 	t.Run("endless pages", func(t *testing.T) {

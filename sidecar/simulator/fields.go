@@ -46,17 +46,22 @@ func newObject(path string, text []byte) *object {
 	return o
 }
 
-func (o *object) wrong(key, want string, raw json.RawMessage) {
+// fail keeps err, unless there was a mistake before.
+func (o *object) fail(err error) {
 	if o.err == nil {
-		o.err = fmt.Errorf("%w: %s%s: want %s, got %s", ErrInvalid, o.path, key, want, strictjson.KindOf(raw))
+		o.err = err
 	}
+}
+
+func (o *object) wrong(key, want string, raw json.RawMessage) {
+	o.fail(fmt.Errorf("%w: %s%s: want %s, got %s", ErrInvalid, o.path, key, want, strictjson.KindOf(raw)))
 }
 
 // only refuses members of other names: they are misspelled.
 func (o *object) only(known ...string) {
 	for key := range o.members {
-		if !slices.Contains(known, key) && o.err == nil {
-			o.err = fmt.Errorf("%w: %s%.60s: no such member; want %s", ErrInvalid, o.path, strconv.Quote(key), strings.Join(known, ", "))
+		if !slices.Contains(known, key) {
+			o.fail(fmt.Errorf("%w: %s%.60s: no such member; want %s", ErrInvalid, o.path, strconv.Quote(key), strings.Join(known, ", ")))
 		}
 	}
 }
@@ -158,8 +163,8 @@ func (o *object) objects(key string) []*object {
 // require refuses an object without a member.
 func (o *object) require(keys ...string) {
 	for _, key := range keys {
-		if _, ok := o.members[key]; !ok && o.err == nil {
-			o.err = fmt.Errorf("%w: %s%s: want one, got none", ErrInvalid, o.path, key)
+		if _, ok := o.members[key]; !ok {
+			o.fail(fmt.Errorf("%w: %s%s: want one, got none", ErrInvalid, o.path, key))
 		}
 	}
 }

@@ -2,7 +2,6 @@ package simulator
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"go.yaml.in/yaml/v3"
@@ -55,11 +54,11 @@ func ReadFixture(text []byte) (Fixture, error) {
 	var f Fixture
 	for _, o := range top.objects("permissions") {
 		f.Permissions = append(f.Permissions, o.fixturePermission())
-		top.err = errors.Join(top.err, o.err)
+		top.fail(o.err)
 	}
 	for _, o := range top.objects("roles") {
 		f.Roles = append(f.Roles, o.role())
-		top.err = errors.Join(top.err, o.err)
+		top.fail(o.err)
 	}
 	if top.err != nil {
 		return Fixture{}, top.err
@@ -85,8 +84,8 @@ func (o *object) fixturePermission() FixturePermission {
 	o.only("id", "name", "description")
 	o.require("name")
 	f := FixturePermission{ID: o.text("id"), Name: o.text("name"), Description: o.text("description")}
-	if err := permission.CheckText(o.path+"id", f.ID, 0, documentedIDLength); err != nil && o.err == nil {
-		o.err = fmt.Errorf("%w: %w", ErrInvalid, err)
+	if err := permission.CheckText(o.path+"id", f.ID, 0, documentedIDLength); err != nil {
+		o.fail(fmt.Errorf("%w: %w", ErrInvalid, err))
 	}
 	return f
 }

@@ -50,6 +50,7 @@ func TestFixturesAreCheckedFieldByField(t *testing.T) {
 	for text, want := range map[string]string{
 		"permissions: [{mane: a}]":           `invalid: permissions[0]."mane": no such member; want id, name, description`,
 		"permissions: [{description: a}]":    "invalid: permissions[0].name: want one, got none",
+		"permissions: [{}, {}]":              "invalid: permissions[0].name: want one, got none",
 		"permissions: [{name: 1}]":           "invalid: permissions[0].name: want a string, got a number",
 		"permissions: [a]":                   "invalid: permissions[0]: want an object, got a string",
 		"permissions: {name: a}":             "invalid: permissions: want an array of objects, got an object",
@@ -64,7 +65,7 @@ func TestFixturesAreCheckedFieldByField(t *testing.T) {
 		strings.Repeat(" ", simulator.MaxFixture) + "a":                 "invalid: want at most",
 		"permissions: [{name: a, id: " + strings.Repeat("p", 33) + "}]": "invalid: permissions[0].id: want 0 to 32 bytes, got 33",
 	} {
-		if _, err := simulator.ReadFixture([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) || !errors.Is(err, simulator.ErrInvalid) {
+		if _, err := simulator.ReadFixture([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "permissions[1]") || !errors.Is(err, simulator.ErrInvalid) {
 			t.Errorf("%.40s: got %v, want %s", text, err, want)
 		}
 	}

@@ -74,19 +74,15 @@ func (w *world) list(q query) page {
 	p := page{total: all.total()}
 	i := begin
 	for ; i < all.length() && len(p.entries) < q.size; i++ {
-		if entry := all.at(i); entry.position != q.token.hidden {
-			p.entries = append(p.entries, *entry)
+		if all.shows(i) {
+			p.entries = append(p.entries, *all.at(i))
 		}
 	}
-	if i < all.length() {
+	if i < all.length()-1 || (i < all.length() && all.shows(i)) {
 		p.next = pageToken{all.at(i - 1).position, q.token.hidden, q.token.lap}.String()
 	}
 	if begin > 0 {
-		before := pageToken{hidden: q.token.hidden, lap: q.token.lap}
-		if first := begin - q.size; first > 0 {
-			before.after = all.at(first - 1).position
-		}
-		p.prev = before.String()
+		p.prev = pageToken{all.before(begin, q.size), q.token.hidden, q.token.lap}.String()
 	}
 	return p
 }
@@ -106,6 +102,21 @@ func (l *listed) at(i int) *Permission {
 		return l.w.own[i]
 	}
 	return l.w.live[i-l.own]
+}
+
+func (l *listed) shows(i int) bool { return l.at(i).position != l.hidden }
+
+// before returns the position behind which the size entries in front of an index begin.
+func (l *listed) before(i, size int) uint64 {
+	for size > 0 && i > 0 {
+		if i--; l.shows(i) {
+			size--
+		}
+	}
+	if i == 0 {
+		return 0
+	}
+	return l.at(i - 1).position
 }
 
 // behind returns the index of the first entry behind a position.

@@ -88,7 +88,11 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 	if status == 0 {
 		return nil, errors.New("connection refused")
 	}
-	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader("{}")), Request: r}, nil
+	header := http.Header{}
+	if status == 302 {
+		header.Set("Location", "http://elsewhere/hook")
+	}
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader("{}")), Request: r}, nil
 }
 
 func (e *endpoint) attempts() []attempt {
@@ -318,11 +322,12 @@ func TestFaultsOfWebhooks(t *testing.T) {
 		told   string
 		counts simulator.Counts
 	}{
-		"webhook_drop=2":      {"deleted a", simulator.Counts{Delivered: 1, Dropped: 2, Attempts: 1}},
-		"webhook_duplicate=1": {"created a, created a, updated a, deleted a", simulator.Counts{Delivered: 4, Attempts: 4}},
-		"webhook_reorder=1":   {"updated a, created a, deleted a", simulator.Counts{Delivered: 3, Attempts: 3}},
-		"webhook_delay=1":     {"updated a, deleted a, created a", simulator.Counts{Delivered: 3, Attempts: 3}},
-		"webhook_delay=never": {"created a, updated a, deleted a", simulator.Counts{Delivered: 3, Attempts: 3}},
+		"webhook_drop=2":                     {"deleted a", simulator.Counts{Delivered: 1, Dropped: 2, Attempts: 1}},
+		"webhook_duplicate=1":                {"created a, created a, updated a, deleted a", simulator.Counts{Delivered: 4, Attempts: 4}},
+		"webhook_reorder=1":                  {"updated a, created a, deleted a", simulator.Counts{Delivered: 3, Attempts: 3}},
+		"webhook_delay=1":                    {"updated a, deleted a, created a", simulator.Counts{Delivered: 3, Attempts: 3}},
+		"webhook_drop=1 webhook_duplicate=2": {"updated a, updated a, deleted a", simulator.Counts{Delivered: 3, Dropped: 1, Attempts: 3}},
+		"webhook_delay=never":                {"created a, updated a, deleted a", simulator.Counts{Delivered: 3, Attempts: 3}},
 	} {
 		e := &endpoint{}
 		inBubble(t, e, func(t *testing.T, s *simulator.Simulator) {
@@ -332,7 +337,7 @@ func TestFaultsOfWebhooks(t *testing.T) {
 			if got := s.Counts(); got != want.counts {
 				t.Errorf("%s: got %+v", rule, got)
 			}
-		}, withFaults(rule))
+		}, withFaults(strings.Fields(rule)...))
 		if got := e.told(t); got != want.told {
 			t.Errorf("%s: got %s, want %s", rule, got, want.told)
 		}
@@ -395,6 +400,27 @@ func TestForgeriesSayThatAnotherPermissionIsDeleted(t *testing.T) {
 		}, withPermissions("victim"), withFaults("webhook_forge=1"))
 		if got := e.told(t); got != "created mine, deleted victim!, deleted victim!" {
 			t.Errorf("got %s", got)
+		}
+	}
+}
+
+func TestForgeriesLeaveTheirOwnEventAlone(t *testing.T) {
+	e := &endpoint{}
+	inBubble(t, e, func(t *testing.T, s *simulator.Simulator) {
+		for i := range 20 {
+			if _, err := s.Create(fmt.Sprintf("p%d", i), ""); err != nil {
+				t.Fatal(err)
+			}
+			settle(t, s)
+		}
+	}, withPermissions("other"), withFaults("webhook_forge=always"))
+	var mine string
+	for _, a := range e.attempts() {
+		switch name := a.event(t).Data.Name; {
+		case a.genuine:
+			mine = name
+		case name == mine:
+			t.Errorf("a forgery of %s", name)
 		}
 	}
 }
