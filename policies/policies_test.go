@@ -118,6 +118,14 @@ func TestSchemasCatchTypos(t *testing.T) {
 		"input.action.properties.x":                       false,
 		"input.resource.properties.owner[0]":              false,
 		"input.context.ip.v6":                             false,
+		"input.token.claims.anything.else":                false,
+		`input.token.error == "token_expired"`:            false,
+		"data.scalekit.roles.admin.permissions":           false,
+		`data.scalekit.sync.state == "fresh"`:             false,
+		"input.token.valid == 1":                          true,
+		"input.token.claim":                               true,
+		"input.tokens":                                    true,
+		"data.scalekit.role":                              true,
 		"data.scalekit.permissions[input.action.name].id": false,
 		`data.scalekit.permissions["data:manage"]`:        false,
 		"data.scalekit.deleted[input.action.name]":        false,
@@ -195,7 +203,7 @@ func TestReads(t *testing.T) {
 				"scalekit": map[string]any{"permissions": c.permissions, "deleted": c.deleted, "sync": map[string]any{"complete": c.complete}},
 				"postern":  map[string]any{"settings": map[string]any{"on_incomplete": "defer"}},
 			})}
-			answer := ask(t, store, map[string]any{
+			answer := ask(t, store, compiled(t).Decision, map[string]any{
 				"subject":  map[string]any{"properties": map[string]any{"permissions": c.granted}},
 				"action":   map[string]any{"name": c.action},
 				"resource": map[string]any{"type": "dataset", "id": "ds_7"},
@@ -216,12 +224,34 @@ func TestReads(t *testing.T) {
 	}
 }
 
-// ask evaluates the built-in decision. What preparing it reads isn't recorded.
-func ask(t *testing.T, store *recorder, input map[string]any) any {
+// With a token it is the same one record, and a role is read by itself.
+func TestReadsWithAToken(t *testing.T) {
+	store := &recorder{Store: inmem.NewFromObject(map[string]any{"scalekit": map[string]any{
+		"permissions": map[string]any{"data:manage": map[string]any{"id": "perm_1"}},
+		"roles":       map[string]any{"admin": map[string]any{"permissions": []any{"data:manage"}}, "viewer": map[string]any{"permissions": []any{}}},
+	}})}
+	input := map[string]any{
+		"subject": map[string]any{"id": "usr_1"}, "action": map[string]any{"name": "data:manage"}, "resource": map[string]any{"type": "dataset", "id": "ds_7"},
+		"token": map[string]any{"valid": true, "claims": map[string]any{"sub": "usr_1", "permissions": []any{"data:manage"}, "roles": []any{"admin"}}},
+	}
+	for rule, reads := range map[string][]string{
+		"data.authz.decision": {"/scalekit/permissions/data:manage"},
+		"data.roles.granted":  {"/scalekit/permissions/data:manage", "/scalekit/roles/admin/permissions"},
+	} {
+		ask(t, store, ast.MustParseRef(rule), input)
+		slices.Sort(store.reads)
+		if got := slices.Compact(store.reads); !slices.Equal(got, reads) {
+			t.Errorf("%s read %q, want %q", rule, got, reads)
+		}
+	}
+}
+
+// ask evaluates a rule. What preparing it reads isn't recorded.
+func ask(t *testing.T, store *recorder, rule ast.Ref, input map[string]any) any {
 	t.Helper()
 	policy := compiled(t)
 	query, err := rego.New(
-		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(policy.Decision)))),
+		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(rule)))),
 		rego.Compiler(policy.Compiler),
 		rego.Store(store),
 		rego.StrictBuiltinErrors(true),

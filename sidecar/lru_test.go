@@ -46,10 +46,10 @@ func sidecarStarter(t *testing.T, flags ...string) func() *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags = append([]string{
+	flags = withDefaults(flags,
 		"--authorize-addr=127.0.0.1:0", "--webhook-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0",
-		"--data-dir=" + filepath.Join(t.TempDir(), "data"), "--webhook-secret=" + testSecret, "--environment-id=" + demoEnvironment,
-	}, flags...)
+		"--data-dir="+filepath.Join(t.TempDir(), "data"), "--webhook-secret="+testSecret, "--environment-id="+demoEnvironment,
+	)
 	return func() *child {
 		c, err := startChild(context.Background(), executable, flags...)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -72,20 +73,11 @@ func startSidecar(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	executable, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), string(os.PathListSeparator))[0], "postern"))
 	ts.Check(err)
-	defaults := []string{
+	flags := withDefaults(args,
 		"--authorize-addr=127.0.0.1:0", "--webhook-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0",
-		"--data-dir=" + ts.MkAbs("data"), "--webhook-secret-file=" + ts.MkAbs("secret"), "--environment-id=" + demoEnvironment,
-	}
-	for _, arg := range args {
-		name, _, _ := strings.Cut(arg, "=")
-		for i, d := range defaults {
-			if strings.HasPrefix(d, name+"=") {
-				defaults = append(defaults[:i], defaults[i+1:]...)
-				break
-			}
-		}
-	}
-	c, err := startChild(context.Background(), executable, append(defaults, args...)...)
+		"--data-dir="+ts.MkAbs("data"), "--webhook-secret-file="+ts.MkAbs("secret"), "--environment-id="+demoEnvironment,
+	)
+	c, err := startChild(context.Background(), executable, flags...)
 	ts.Check(err)
 	ts.Setenv("AUTHORIZE", c.addr("authorize"))
 	ts.Setenv("WEBHOOK", c.addr("webhook"))
@@ -93,6 +85,15 @@ func startSidecar(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PID", strconv.Itoa(c.command.Process.Pid))
 	ts.Defer(func() { _ = c.kill() })
 	*ts.Value(running{}).(**child) = c
+}
+
+// withDefaults puts defaults in front of flags that don't say otherwise.
+func withDefaults(flags []string, defaults ...string) []string {
+	for _, flag := range flags {
+		name, _, _ := strings.Cut(flag, "=")
+		defaults = slices.DeleteFunc(defaults, func(d string) bool { return strings.HasPrefix(d, name+"=") })
+	}
+	return append(defaults, flags...)
 }
 
 // endSidecar: `end SIGNAL` ends the sidecar by KILL, TERM or INT; after the latter two its

@@ -41,9 +41,7 @@ func (s *sidecar) loadPolicy(ctx context.Context) (err error) {
 		return err
 	}
 	data := policy.Data
-	data["postern"] = map[string]any{"settings": map[string]any{
-		"on_incomplete": s.config.onIncomplete, "require_token": s.config.token.requires(),
-	}}
+	data["postern"] = map[string]any{"settings": map[string]any{"on_incomplete": s.config.onIncomplete}}
 	err = s.engine.Use(ctx, authz.Policy{
 		Compiler: policy.Compiler,
 		Store:    s.catalog.Document(inmem.NewFromObject(data)),

@@ -341,6 +341,87 @@ test_what_the_input_says_of_the_catalog_is_not_heard if {
 		with data.scalekit as catalog({}, {}, complete)
 }
 
+# Access tokens
+
+# A question whose app says nothing that counts, with a token of such claims.
+token_question(claims) := {
+	"subject": {"type": "user", "id": "usr_1", "properties": {"permissions": ["data:read"], "organization_id": "org_9"}},
+	"action": {"name": "data:manage"},
+	"resource": {"type": "dataset", "id": "ds_7", "properties": {"organization_id": "org_1"}},
+	"token": {"valid": true, "claims": claims},
+}
+
+good_claims := {"sub": "usr_1", "oid": "org_1", "permissions": ["data:manage"]}
+
+test_a_token_grants_what_it_says if {
+	authz.decision == allow({"granted"}) with input as token_question(good_claims)
+		with data.scalekit as live_catalog
+}
+
+test_a_token_keeps_a_deleted_permission_in_vain if {
+	authz.decision == deny({"permission_deleted"}) with input as token_question(good_claims)
+		with data.scalekit as catalog({}, deleted, complete)
+}
+
+test_a_token_is_deferred_to_like_the_app if {
+	authz.decision == allow({"granted", "deferred"}) with input as token_question(good_claims)
+		with data.scalekit as catalog({}, {}, incomplete)
+		with data.postern as defer
+}
+
+test_the_word_of_the_app_does_not_count_beside_a_token[note] if {
+	some note, example in {
+		"no permissions": {"claims": {"sub": "usr_1", "oid": "org_1"}, "reason": "not_granted"},
+		"others": {"claims": {"sub": "usr_1", "oid": "org_1", "permissions": ["data:read"]}, "reason": "not_granted"},
+		"scopes": {"claims": {"sub": "usr_1", "oid": "org_1", "scopes": ["data:manage"]}, "reason": "not_granted"},
+		"permissions as text": {"claims": {"sub": "usr_1", "oid": "org_1", "permissions": "data:manage"}, "reason": "not_granted"},
+		"no organization": {"claims": {"sub": "usr_1", "permissions": ["data:manage"]}, "reason": "organization_mismatch"},
+		"another organization": {"claims": {"sub": "usr_1", "oid": "org_2", "permissions": ["data:manage"]}, "reason": "organization_mismatch"},
+		"another subject": {"claims": {"sub": "usr_2", "oid": "org_1", "permissions": ["data:manage"]}, "reason": "subject_mismatch"},
+		"no subject": {"claims": {"oid": "org_1", "permissions": ["data:manage"]}, "reason": "subject_mismatch"},
+	}
+	asked := object.union(token_question(example.claims), {"subject": {
+		"id": "usr_1",
+		"properties": {"permissions": ["data:manage"], "organization_id": "org_1"},
+	}})
+	authz.decision == deny({example.reason}) with input as asked
+		with data.scalekit as live_catalog
+}
+
+test_a_subject_without_a_name_is_nobody[note] if {
+	some note, id in {"null": null, "number": 7, "object": {"id": "usr_1"}}
+	asked := object.union(token_question(object.union(good_claims, {"sub": id})), {"subject": {"id": id}})
+	authz.decision == deny({"subject_mismatch"}) with input as asked
+		with data.scalekit as live_catalog
+}
+
+test_a_bad_token_is_the_only_reason[code] if {
+	some code in {
+		"token_invalid", "token_expired", "token_not_yet_valid", "token_wrong_issuer",
+		"token_wrong_audience", "token_keys_unavailable",
+	}
+	authz.decision == deny({code}) with input as object.union(granted_question, {"token": {"valid": false, "error": code}})
+		with data.scalekit as live_catalog
+}
+
+test_what_is_no_token_is_invalid[note] if {
+	some note, token in {
+		"null": null,
+		"false": false,
+		"true": true,
+		"text": "eyJ",
+		"empty": {},
+		"valid as text": {"valid": "true", "claims": good_claims},
+		"no claims": {"valid": true},
+		"claims as text": {"valid": true, "claims": "sub"},
+		"an error of its own": {"valid": false, "error": "granted"},
+		"no error": {"valid": false, "claims": good_claims},
+		"an error that is no text": {"valid": false, "error": ["token_expired"]},
+	}
+	authz.decision == deny({"token_invalid"}) with input as object.union(object.remove(token_question(good_claims), ["token"]), {"token": token})
+		with data.scalekit as live_catalog
+}
+
 # Combinations
 
 test_all_reasons_that_apply_are_listed[note] if {

@@ -1,0 +1,56 @@
+package roles_test
+
+import data.roles
+
+live := {"data:manage": {"id": "perm_1", "name": "data:manage"}}
+
+known := {"admin": {"id": "role_1", "name": "admin", "permissions": ["data:manage", "data:read"]}}
+
+question(claims) := {"action": {"name": "data:manage"}, "token": {"valid": true, "claims": claims}}
+
+test_a_role_grants_what_it_holds if {
+	roles.granted with input as question({"roles": ["viewer", "admin"]})
+		with data.scalekit as {"permissions": live, "roles": known}
+}
+
+test_a_role_does_not_revive_a_deleted_permission if {
+	not roles.granted with input as question({"roles": ["admin"]})
+		with data.scalekit as {"permissions": {}, "deleted": live, "roles": known}
+}
+
+test_an_unknown_role_grants_nothing if {
+	not roles.granted with input as question({"roles": ["viewer"]})
+		with data.scalekit as {"permissions": live, "roles": known}
+}
+
+test_a_role_without_the_permission_grants_nothing if {
+	not roles.granted with input as question({"roles": ["admin"]})
+		with data.scalekit as {"permissions": live, "roles": {"admin": {"permissions": ["data:read"]}}}
+}
+
+test_only_a_token_that_is_good_counts[note] if {
+	some note, token in {
+		"invalid": {"valid": false, "error": "token_expired", "claims": {"roles": ["admin"]}},
+		"true as text": {"valid": "true", "claims": {"roles": ["admin"]}},
+		"no claims": {"valid": true},
+		"null": null,
+	}
+	not roles.granted with input as {"action": {"name": "data:manage"}, "token": token}
+		with data.scalekit as {"permissions": live, "roles": known}
+}
+
+test_the_word_of_the_app_does_not_count if {
+	not roles.granted with input as {"action": {"name": "data:manage"}, "subject": {"properties": {"roles": ["admin"]}}}
+		with data.scalekit as {"permissions": live, "roles": known}
+}
+
+test_roles_that_are_no_names_grant_nothing[note] if {
+	some note, list in {"the name": "admin", "object": {"admin": "admin"}, "numbers": [7], "nested": [["admin"]], "null": null}
+	not roles.granted with input as question({"roles": list})
+		with data.scalekit as {"permissions": live, "roles": object.union(known, {"7": known.admin})}
+}
+
+test_an_action_that_is_no_name_is_not_granted if {
+	not roles.granted with input as {"action": {"name": 7}, "token": {"valid": true, "claims": {"roles": ["admin"]}}}
+		with data.scalekit as {"permissions": {"7": {}}, "roles": {"admin": {"permissions": [7]}}}
+}
