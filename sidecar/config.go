@@ -141,7 +141,7 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 			help: "while the catalog is incomplete, a permission never seen is denied (deny) or judged by the grant alone (defer)",
 		},
 		{
-			name: "scalekit-url", set: scalekitURL(&c.scalekitURL),
+			name: "scalekit-url", secret: true, set: scalekitURL(&c.scalekitURL),
 			help: "URL of the Scalekit environment, to fetch the permissions from its API and to notice webhooks that never came; needs the next two",
 		},
 		{

@@ -38,7 +38,7 @@ type tokenConfig struct {
 func (c *tokenConfig) settings() []setting {
 	return []setting{
 		{
-			name: "issuer", set: issuerURL(&c.issuer),
+			name: "issuer", secret: true, set: issuerURL(&c.issuer),
 			help: "issuer of the access tokens that questions may carry: the URL of the Scalekit environment, exactly as tokens say it",
 		},
 		{
@@ -46,7 +46,7 @@ func (c *tokenConfig) settings() []setting {
 			help: "audience that an access token must be for; repeatable, one of them is enough; required with --issuer",
 		},
 		{
-			name: "jwks-url", set: issuerURL(&c.keysURL),
+			name: "jwks-url", secret: true, set: issuerURL(&c.keysURL),
 			help: "where the issuer's keys are, instead of asking its discovery document",
 		},
 		{
@@ -113,7 +113,7 @@ func issuerURL(into *string) func([]string) error {
 		switch {
 		case err != nil || parsed.Hostname() == "" || parsed.Opaque != "":
 			return errors.New("want an absolute URL such as https://NAME.scalekit.com")
-		case parsed.User != nil || parsed.RawQuery != "" || parsed.ForceQuery || parsed.Fragment != "":
+		case parsed.User != nil || strings.ContainsAny(value, "?#"):
 			return errors.New("want no user, query or fragment in it")
 		case parsed.Scheme != "https" && (parsed.Scheme != "http" || !listener.IsLoopbackHost(parsed.Hostname())):
 			return errors.New("want https (http on a loopback address alone)")

@@ -96,8 +96,11 @@ func (e *Engine) judgeToken(ctx context.Context, q *Question, header string) (fl
 		return "", errNoVerifier
 	}
 	claims, code := e.options.Tokens.Verify(ctx, raw)
-	if code != "" && ctx.Err() != nil {
+	if code != "" && ended(ctx) {
 		return ReasonEvaluationTimeout, nil
+	}
+	if code == "" && claims == nil {
+		code = reasonTokenInvalid // a verifier that says nothing of a token says nothing good
 	}
 	q.input = replaced(q.input, keyToken, tokenInput(claims, code))
 	if e.options.RequireToken {
@@ -105,6 +108,11 @@ func (e *Engine) judgeToken(ctx context.Context, q *Question, header string) (fl
 	}
 	return "", nil
 }
+
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
+
+// reasonTokenInvalid is what a verifier says of what isn't a token.
+const reasonTokenInvalid = "token_invalid"
 
 // tokenInput is input.token.
 func tokenInput(claims ast.Value, code string) ast.Value {

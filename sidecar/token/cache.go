@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // cacheFile keeps the last keys that were fetched. It says whose keys they are, so that those
@@ -27,7 +28,7 @@ func (c cacheFile) load() (*keySet, error) {
 	if c.path == "" {
 		return nil, nil
 	}
-	text, err := readFile(c.path, 2*largestKeySet)
+	text, err := readFile(c.path, 8*largestKeySet)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -57,21 +58,22 @@ func (c cacheFile) store(set *keySet) (err error) {
 	if err != nil {
 		return err
 	}
-	draft := c.path + ".new"
-	if err := writeSynced(draft, text); err != nil {
+	draft, err := writeDraft(filepath.Dir(c.path), text)
+	if err != nil {
 		return err
 	}
 	return os.Rename(draft, c.path)
 }
 
-func writeSynced(path string, text []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// writeDraft writes a new file that nobody else can read.
+func writeDraft(dir string, text []byte) (path string, err error) {
+	f, err := os.CreateTemp(dir, "keys-*.tmp")
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(text); err != nil {
-		return err
+	_, writeErr := f.Write(text)
+	if err := errors.Join(writeErr, f.Sync(), f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
 	}
-	return f.Sync()
+	return f.Name(), nil
 }

@@ -31,11 +31,19 @@ type header struct {
 // needed, and each was a way around a verifier before (RFC 8725, sections 2.1 and 3.5).
 var refusedMembers = []string{"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"}
 
+// tokenAlphabet is that of base64url (RFC 4648, section 5), and the dots between the parts.
+const tokenAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+
 var errHeader = errors.New("the header isn't that of an access token")
 
 // readHeader reads the header of a token in the compact form, strictly: a member that comes
 // twice means one thing to one reader and another thing to the next.
 func readHeader(raw string) (h header, err error) {
+	// Decoders skip line breaks, so that one token could be written in many ways, each of them
+	// another hash to remember.
+	if strings.ContainsFunc(raw, func(r rune) bool { return !strings.ContainsRune(tokenAlphabet, r) }) {
+		return h, errHeader
+	}
 	first, rest, ok := strings.Cut(raw, ".")
 	if !ok || strings.Count(rest, ".") != 1 {
 		return h, errHeader

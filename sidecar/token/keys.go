@@ -18,7 +18,7 @@ const (
 	longestRetry   = 5 * time.Minute
 	unknownKeyRest = 10 * time.Second // between two fetches because of unknown keys
 	unknownKeyWait = 2 * time.Second  // how long a question waits for one
-	fetchWithin    = 10 * time.Second
+	fetchWithin    = 5 * time.Second
 )
 
 // keys are the issuer's keys, from fetch to fetch.
@@ -176,6 +176,7 @@ func (k *keys) attempt(ctx context.Context, a *attempt) {
 		k.fetchedAt = k.now()
 	}
 	k.fetches[result]++
+	k.askedAt = k.now()
 	k.underway, a.err = nil, err
 	close(a.done)
 }

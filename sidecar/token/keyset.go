@@ -64,7 +64,7 @@ func parseKeySet(text []byte) (*keySet, error) {
 	}
 	set := &keySet{raw: slices.Clone(text)}
 	for _, raw := range list {
-		if key, ok := parseKey(raw); ok {
+		if key, ok := parseKey(raw); ok && !slices.ContainsFunc(set.keys, key.same) {
 			set.keys = append(set.keys, key)
 		}
 	}
@@ -84,11 +84,16 @@ func parseKey(raw json.RawMessage) (publicKey, bool) {
 	if err := parsed.UnmarshalJSON(raw); err != nil || !parsed.Valid() || !parsed.IsPublic() || !strong(parsed.Key) {
 		return publicKey{}, false
 	}
-	print, err := parsed.Thumbprint(crypto.SHA256)
+	thumbprint, err := parsed.Thumbprint(crypto.SHA256)
 	if err != nil || (parsed.Use != "" && parsed.Use != "sig") || len(parsed.KeyID) > longestKeyID {
 		return publicKey{}, false
 	}
-	return publicKey{parsed.KeyID, parsed.Key, jose.SignatureAlgorithm(parsed.Algorithm), base64.RawURLEncoding.EncodeToString(print)}, true
+	return publicKey{parsed.KeyID, parsed.Key, jose.SignatureAlgorithm(parsed.Algorithm), base64.RawURLEncoding.EncodeToString(thumbprint)}, true
+}
+
+// same reports whether other is the same key, told again.
+func (k publicKey) same(other publicKey) bool {
+	return k.id == other.id && k.algorithm == other.algorithm && k.fingerprint == other.fingerprint
 }
 
 // verifies reports whether key_ops, if they are told, allow that (RFC 7517, section 4.3).

@@ -27,12 +27,9 @@ type source struct {
 }
 
 func newSource(issuer, keysURL, file string, transport http.RoundTripper) (source, error) {
-	base, err := checkURL(issuer)
+	_, err := checkURL(issuer)
 	if err != nil {
 		return source{}, fmt.Errorf("issuer: %w", err)
-	}
-	if base.RawQuery != "" || base.Fragment != "" {
-		return source{}, errors.New("issuer: want no query and no fragment")
 	}
 	if transport == nil {
 		transport = newTransport()
@@ -68,6 +65,8 @@ func checkURL(text string) (*url.URL, error) {
 		return nil, errors.New("want an absolute URL")
 	case parsed.User != nil:
 		return nil, errors.New("want no user or password in it")
+	case strings.ContainsAny(text, "?#"):
+		return nil, errors.New("want no query and no fragment in it")
 	case parsed.Scheme != "https" && (parsed.Scheme != "http" || !listener.IsLoopbackHost(parsed.Hostname())):
 		return nil, errors.New("want https (http on a loopback address alone)")
 	}
@@ -161,6 +160,9 @@ func readFile(path string, most int64) (text []byte, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() { // a pipe may never end
+		return nil, errors.Join(err, fmt.Errorf("%s: want a regular file", path))
+	}
 	return readAtMost(f, most)
 }
 

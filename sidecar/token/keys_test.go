@@ -1,0 +1,260 @@
+package token_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+
+	"github.com/postern-authz/postern/sidecar/token"
+)
+
+var errAway = errors.New("away")
+
+// office is a web that a running verifier may ask while the test changes it.
+type office struct {
+	sync.Mutex
+	web
+	hang chan struct{} // nil: it answers
+}
+
+func (o *office) RoundTrip(r *http.Request) (*http.Response, error) {
+	o.Lock()
+	hang := o.hang
+	o.Unlock()
+	if hang != nil {
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+	}
+	o.Lock()
+	defer o.Unlock()
+	return o.web.RoundTrip(r)
+}
+
+func (o *office) change(do func()) {
+	o.Lock()
+	defer o.Unlock()
+	do()
+}
+
+func (o *office) count() int {
+	o.Lock()
+	defer o.Unlock()
+	return len(o.asked)
+}
+
+func byKey(id string, key any) string {
+	c := claims(nil)
+	c["exp"] = time.Now().Add(24 * time.Hour).Unix()
+	c["iat"], c["nbf"] = time.Now().Unix(), time.Now().Unix()
+	return signed(jose.RS256, id, key, text(c), nil)
+}
+
+// A day of an issuer: keys are fetched ahead of need, a new one when it is named, and no
+// fault of the issuer takes away what is known.
+func TestKeysThroughTheDay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &office{web: web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}}
+		c := config(&o.web)
+		c.Transport, c.Now = o, time.Now
+		v, err := token.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		expect := func(raw, want string) {
+			t.Helper()
+			if _, code := v.Verify(ctx, raw); code != want {
+				t.Errorf("got %q, want %q", code, want)
+			}
+		}
+		go v.Run(ctx)
+		synctest.Wait()
+		first := byKey("a", rsaKey)
+		expect(first, "")
+		if o.count() != 1 {
+			t.Errorf("%d fetches before the first question", o.count())
+		}
+		time.Sleep(17 * time.Minute)
+		if o.count() != 2 {
+			t.Errorf("%d fetches after a quarter of an hour", o.count())
+		}
+		// Unknown keys: one fetch in ten seconds, however many are named.
+		time.Sleep(time.Minute)
+		for range 20 {
+			expect(byKey("b", otherKey), token.CodeInvalid)
+		}
+		if o.count() != 3 {
+			t.Errorf("%d fetches for unknown keys", o.count()-2)
+		}
+		o.change(func() { o.texts[keysURL] = published(jwk("a", rsaKey), jwk("b", otherKey)) })
+		expect(byKey("b", otherKey), token.CodeInvalid)
+		time.Sleep(10 * time.Second)
+		expect(byKey("b", otherKey), "")
+		// Away, garbage or empty: what is known stays.
+		for _, fault := range []func(){func() { o.away = errAway }, func() { o.away, o.texts[keysURL] = nil, "garbage" }, func() { o.texts[keysURL] = `{"keys":[]}` }} {
+			o.change(fault)
+			time.Sleep(time.Hour)
+			expect(first, "")
+			expect(byKey("a", rsaKey), "")
+			expect(byKey("c", rsaKey), token.CodeKeysUnavailable)
+			if v.Status().Failure == nil || v.Status().Keys != 2 {
+				t.Errorf("got %+v", v.Status())
+			}
+		}
+		// A hanging one makes nobody wait whose key is known, and others two seconds.
+		hang := make(chan struct{})
+		o.change(func() { o.hang = hang })
+		time.Sleep(time.Minute)
+		began := time.Now()
+		expect(byKey("a", rsaKey), "")
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("a known key waited %s", waited)
+		}
+		expect(byKey("d", rsaKey), token.CodeKeysUnavailable)
+		if waited := time.Since(began); waited > 2*time.Second {
+			t.Errorf("an unknown key waited %s", waited)
+		}
+		// A key that is no longer shown counts no more, remembered or not.
+		o.change(func() { o.hang, o.texts[keysURL] = nil, published(jwk("b", otherKey)) })
+		close(hang)
+		time.Sleep(time.Hour)
+		expect(first, token.CodeInvalid)
+		cancel()
+		time.Sleep(time.Minute) // for a fetch that outlives its question
+	})
+}
+
+func TestRememberedTokensExpire(t *testing.T) {
+	now := noon
+	c := config(&web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}})
+	c.Now = func() time.Time { return now }
+	decoded := 0
+	c.Decode = func(claims []byte) (string, error) { decoded++; return string(claims), nil }
+	v := newVerifier(t, c)
+	raw := good(nil)
+	for range 3 {
+		if _, code := v.Verify(t.Context(), raw); code != "" {
+			t.Fatal(code)
+		}
+	}
+	if decoded != 1 {
+		t.Errorf("decoded %d times", decoded)
+	}
+	now = noon.Add(90 * time.Second) // a minute, and the leeway
+	if _, code := v.Verify(t.Context(), raw); code != token.CodeExpired {
+		t.Errorf("got %q", code)
+	}
+}
+
+func TestAStartWithoutTheIssuer(t *testing.T) {
+	w := &web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}
+	c := config(w)
+	c.CacheFile = filepath.Join(t.TempDir(), "keys.json")
+	newVerifier(t, c)
+	if info, err := os.Stat(c.CacheFile); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v %v", info, err)
+	}
+	w.away = errAway
+	for _, test := range []struct {
+		want   string
+		change func(*token.Config[string])
+	}{
+		{"", func(*token.Config[string]) {}},
+		{token.CodeKeysUnavailable, func(c *token.Config[string]) { c.KeysURL = issuer + "/other" }},
+		{token.CodeKeysUnavailable, func(c *token.Config[string]) { c.Issuer = "https://other.example" }},
+	} {
+		other := c
+		test.change(&other)
+		v, err := token.New(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, code := v.Verify(t.Context(), good(nil)); code != test.want {
+			t.Errorf("got %q, want %q", code, test.want)
+		}
+	}
+	if err := os.WriteFile(c.CacheFile, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := token.New(c); err != nil || v.Status().Keys != 0 {
+		t.Errorf("a damaged file: %v", err)
+	}
+}
+
+func TestKeysInAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "jwks.json")
+	c := config(&web{away: errAway})
+	c.KeysURL, c.KeysFile = "", file
+	v, err := token.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Refresh(t.Context()); err == nil {
+		t.Error("a file that isn't there was read")
+	}
+	if err := os.WriteFile(file, []byte(published(jwk("a", rsaKey))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, code := v.Verify(t.Context(), good(nil)); code != "" {
+		t.Errorf("got %q", code)
+	}
+}
+
+// First and repeated verification, beside OPA's own builtin on the same token and keys.
+func BenchmarkVerify(b *testing.B) {
+	set := published(jwk("a", rsaKey))
+	raw := good(nil)
+	verifier := func(remember int) *token.Verifier[string] {
+		c := config(&web{texts: map[string]string{keysURL: set}})
+		c.Remember = remember
+		return newVerifier(b, c)
+	}
+	verify := func(v *token.Verifier[string], raw string) {
+		if _, code := v.Verify(context.Background(), raw); code != "" {
+			b.Fatal(code)
+		}
+	}
+	b.Run("first", func(b *testing.B) {
+		v := verifier(1)
+		two := []string{raw, good(map[string]any{"sub": "usr_2"})} // each pushes the other out
+		for i := 0; b.Loop(); i++ {
+			verify(v, two[i%2])
+		}
+	})
+	b.Run("repeated", func(b *testing.B) {
+		v := verifier(10)
+		for b.Loop() {
+			verify(v, raw)
+		}
+	})
+	b.Run("io.jwt.decode_verify", func(b *testing.B) {
+		query, err := rego.New(rego.Query(`io.jwt.decode_verify(input.token, {"cert": input.keys, "iss": input.iss, "aud": input.aud, "time": input.time})[0] == true`)).PrepareForEval(context.Background())
+		if err != nil {
+			b.Fatal(err)
+		}
+		input := ast.MustInterfaceToValue(map[string]any{"token": raw, "keys": set, "iss": issuer, "aud": audience, "time": noon.UnixNano()})
+		for b.Loop() {
+			results, err := query.Eval(context.Background(), rego.EvalParsedInput(input))
+			if err != nil || len(results) != 1 {
+				b.Fatal(results, err)
+			}
+		}
+	})
+}
