@@ -148,6 +148,7 @@ func (l *openLoop) run(ctx context.Context) error {
 // question, on the cores of the server that is measured.
 func (l *openLoop) wait(events []unix.EpollEvent, atMost time.Duration) (int, error) {
 	timeout := unix.NsecToTimespec(atMost.Nanoseconds())
+	//nolint:gosec // the system reads the time and writes the events before it returns
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(&timeout)), 0, 0)
 	switch errno {
 	case 0:
