@@ -199,55 +199,83 @@ func TestReads(t *testing.T) {
 		"a number": {live, live, true, 7, []any{7}, `{"decision": false, "reasons": ["not_granted", "permission_unknown"]}`, []string{complete}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			store := &recorder{Store: inmem.NewFromObject(map[string]any{
+			wantReads(t, "data.authz.decision", map[string]any{
 				"scalekit": map[string]any{"permissions": c.permissions, "deleted": c.deleted, "sync": map[string]any{"complete": c.complete}},
 				"postern":  map[string]any{"settings": map[string]any{"on_incomplete": "defer"}},
-			})}
-			answer := ask(t, store, compiled(t).Decision, map[string]any{
+			}, map[string]any{
 				"subject":  map[string]any{"properties": map[string]any{"permissions": c.granted}},
 				"action":   map[string]any{"name": c.action},
 				"resource": map[string]any{"type": "dataset", "id": "ds_7"},
-			})
-			want, err := ast.ParseTerm(c.want)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := ast.MustInterfaceToValue(answer); got.Compare(want.Value) != 0 {
-				t.Errorf("got %v, want %v", got, want)
-			}
-			slices.Sort(store.reads)
-			slices.Sort(c.reads)
-			if got := slices.Compact(store.reads); !slices.Equal(got, c.reads) {
-				t.Errorf("read %q, want %q", got, c.reads)
-			}
+			}, c.want, c.reads)
 		})
 	}
 }
 
-// With a token it is the same one record, and a role is read by itself.
+// With a token it is the same one record.
 func TestReadsWithAToken(t *testing.T) {
-	store := &recorder{Store: inmem.NewFromObject(map[string]any{"scalekit": map[string]any{
+	wantReads(t, "data.authz.decision", map[string]any{"scalekit": map[string]any{
 		"permissions": map[string]any{"data:manage": map[string]any{"id": "perm_1"}},
-		"roles":       map[string]any{"admin": map[string]any{"permissions": []any{"data:manage"}}, "viewer": map[string]any{"permissions": []any{}}},
-	}})}
-	input := map[string]any{
+	}}, map[string]any{
 		"subject": map[string]any{"id": "usr_1"}, "action": map[string]any{"name": "data:manage"}, "resource": map[string]any{"type": "dataset", "id": "ds_7"},
 		"token": map[string]any{"valid": true, "claims": map[string]any{"sub": "usr_1", "permissions": []any{"data:manage"}, "roles": []any{"admin"}}},
-	}
-	for rule, reads := range map[string][]string{
-		"data.authz.decision": {"/scalekit/permissions/data:manage"},
-		"data.roles.granted":  {"/scalekit/permissions/data:manage", "/scalekit/roles/admin/permissions"},
+	}, `{"decision": true, "reasons": ["granted"]}`, []string{"/scalekit/permissions/data:manage"})
+}
+
+// What a grant by roles costs the catalog: the permission, then one role after the other until
+// one holds it. No role is read for a permission that isn't live.
+func TestReadsOfRoles(t *testing.T) {
+	const (
+		permission = "/scalekit/permissions/data:manage"
+		manager    = "/scalekit/roles/manager/permissions"
+		reader     = "/scalekit/roles/reader/permissions"
+	)
+	holds := func(name any) any { return map[string]any{"permissions": []any{name}} }
+	held := map[string]any{"manager": holds("data:manage"), "reader": holds("data:read"), "7": holds("data:manage"), "odd": holds(7)}
+	live := map[string]any{"data:manage": map[string]any{"id": "perm_1"}, "7": map[string]any{"id": "perm_7"}}
+	for name, c := range map[string]struct {
+		permissions map[string]any
+		action      any
+		roles       []any
+		want        string
+		reads       []string
+	}{
+		"granted":       {live, "data:manage", []any{"manager"}, "true", []string{permission, manager}},
+		"by the second": {live, "data:manage", []any{"reader", "manager"}, "true", []string{permission, reader, manager}},
+		"by the first":  {live, "data:manage", []any{"manager", "reader"}, "true", []string{permission, manager}},
+		"by none":       {live, "data:manage", []any{"reader"}, "", []string{permission, reader}},
+		"no roles":      {live, "data:manage", []any{}, "", []string{permission}},
+		"not live":      {map[string]any{}, "data:manage", []any{"manager"}, "", []string{permission}},
+		// Storage would read the number 7 as the name "7".
+		"a number for a role":    {live, "data:manage", []any{7}, "", []string{permission}},
+		"a number for an action": {live, 7, []any{"odd"}, "", nil},
 	} {
-		ask(t, store, ast.MustParseRef(rule), input)
-		slices.Sort(store.reads)
-		if got := slices.Compact(store.reads); !slices.Equal(got, reads) {
-			t.Errorf("%s read %q, want %q", rule, got, reads)
-		}
+		t.Run(name, func(t *testing.T) {
+			wantReads(t, "data.roles.granted", map[string]any{"scalekit": map[string]any{"permissions": c.permissions, "roles": held}}, map[string]any{
+				"action": map[string]any{"name": c.action},
+				"token":  map[string]any{"valid": true, "claims": map[string]any{"roles": c.roles}},
+			}, c.want, c.reads)
+		})
+	}
+}
+
+// wantReads evaluates a rule over the data and wants its value, a Rego term or "" for
+// undefined, from exactly these reads.
+func wantReads(t *testing.T, rule string, data, input map[string]any, value string, reads []string) {
+	t.Helper()
+	store := &recorder{Store: inmem.NewFromObject(data)}
+	got, defined := ask(t, store, ast.MustParseRef(rule), input)
+	if defined != (value != "") || (defined && ast.MustInterfaceToValue(got).Compare(ast.MustParseTerm(value).Value) != 0) {
+		t.Errorf("got %v, want %v", got, value)
+	}
+	slices.Sort(store.reads)
+	slices.Sort(reads)
+	if got := slices.Compact(store.reads); !slices.Equal(got, reads) {
+		t.Errorf("read %q, want %q", got, reads)
 	}
 }
 
 // ask evaluates a rule. What preparing it reads isn't recorded.
-func ask(t *testing.T, store *recorder, rule ast.Ref, input map[string]any) any {
+func ask(t *testing.T, store *recorder, rule ast.Ref, input map[string]any) (value any, defined bool) {
 	t.Helper()
 	policy := compiled(t)
 	query, err := rego.New(
@@ -261,8 +289,11 @@ func ask(t *testing.T, store *recorder, rule ast.Ref, input map[string]any) any 
 	}
 	store.reads = nil
 	results, err := query.Eval(t.Context(), rego.EvalInput(input))
-	if err != nil || len(results) != 1 {
-		t.Fatalf("got %v and %v, want one result", results, err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return results[0].Expressions[0].Value
+	if len(results) == 0 {
+		return nil, false
+	}
+	return results[0].Expressions[0].Value, true
 }

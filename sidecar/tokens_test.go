@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -77,20 +78,20 @@ func newTokenSidecar(t *testing.T, flags ...string) *tokenSidecar {
 	return k
 }
 
-// token mints one of usr_1.
+// token mints one of usr_1, in org_1 unless told otherwise.
 func (k *tokenSidecar) token(r simulator.TokenRequest) string {
 	k.Helper()
-	r.Subject = "usr_1"
+	r.Subject, r.OrganizationID = "usr_1", cmp.Or(r.OrganizationID, "org_1")
 	if r.Audience == nil {
 		r.Audience = []string{audience}
 	}
 	return must(k.scalekit.Mint(r))
 }
 
-// ask asks for data:manage with a token, and waits for an answer that holds all of want.
+// ask asks for data:manage in org_1 with a token, and waits for an answer that holds all of want.
 func (k *tokenSidecar) ask(token string, want ...string) {
 	k.Helper()
-	const question = `{"subject":{"type":"user","id":"usr_1","properties":{"permissions":["data:manage"]}},"action":{"name":"data:manage"},"resource":{"type":"r","id":"1"}}`
+	const question = `{"subject":{"type":"user","id":"usr_1","properties":{"permissions":["data:manage"]}},"action":{"name":"data:manage"},"resource":{"type":"r","id":"1","properties":{"organization_id":"org_1"}}}`
 	header := http.Header{}
 	if token != "" {
 		header.Set(authz.TokenHeader, token)
@@ -187,6 +188,7 @@ func TestDocumentedRoles(t *testing.T) {
 	k.ask(member, `"reasons":["not_granted"]`)
 	must(k.scalekit.CreateRole(simulator.Role{Name: "admin", Permissions: []string{"data:manage"}}))
 	k.ask(member, `"decision":true,"context":{"reasons":["granted_by_role"]`) // once the role events are quiet
+	k.ask(k.token(simulator.TokenRequest{OrganizationID: "org_2", Roles: []string{"admin"}}), `"reasons":["not_granted"]`)
 	must(k.scalekit.Delete(created.ID))
 	k.ask(member, `"reasons":["not_granted"]`)
 }

@@ -129,7 +129,8 @@ _subject_agrees if not _token_given
 
 _subject_agrees if {
 	_token_valid
-	is_string(input.subject.id)
+	is_string(input.token.claims.sub)
+	input.token.claims.sub != ""
 	input.subject.id == input.token.claims.sub
 }
 
@@ -139,14 +140,21 @@ _token_given if _ = input.token
 _token_valid if {
 	input.token.valid == true
 	is_object(input.token.claims)
+	not _token_error_told
 }
 
+# A token can't be valid and have an error, not even one that is null.
+_token_error_told if _ = input.token.error
+
 # What Postern says of a token that isn't good, and nothing else.
-_token_error := input.token.error if input.token.error in {
-	"token_invalid",
-	"token_expired",
-	"token_not_yet_valid",
-	"token_wrong_issuer",
-	"token_wrong_audience",
-	"token_keys_unavailable",
+_token_error := input.token.error if {
+	input.token.valid == false
+	input.token.error in {
+		"token_invalid",
+		"token_expired",
+		"token_not_yet_valid",
+		"token_wrong_issuer",
+		"token_wrong_audience",
+		"token_keys_unavailable",
+	}
 } else := "token_invalid"

@@ -369,6 +369,13 @@ test_a_token_is_deferred_to_like_the_app if {
 		with data.postern as defer
 }
 
+test_nobody_is_deferred_to_for_the_token_of_another if {
+	asked := token_question(object.union(good_claims, {"sub": "usr_2"}))
+	authz.decision == deny({"subject_mismatch"}) with input as asked
+		with data.scalekit as catalog({}, {}, incomplete)
+		with data.postern as defer
+}
+
 test_the_word_of_the_app_does_not_count_beside_a_token[note] if {
 	some note, example in {
 		"no permissions": {"claims": {"sub": "usr_1", "oid": "org_1"}, "reason": "not_granted"},
@@ -389,7 +396,7 @@ test_the_word_of_the_app_does_not_count_beside_a_token[note] if {
 }
 
 test_a_subject_without_a_name_is_nobody[note] if {
-	some note, id in {"null": null, "number": 7, "object": {"id": "usr_1"}}
+	some note, id in {"null": null, "number": 7, "object": {"id": "usr_1"}, "empty": ""}
 	asked := object.union(token_question(object.union(good_claims, {"sub": id})), {"subject": {"id": id}})
 	authz.decision == deny({"subject_mismatch"}) with input as asked
 		with data.scalekit as live_catalog
@@ -417,6 +424,10 @@ test_what_is_no_token_is_invalid[note] if {
 		"an error of its own": {"valid": false, "error": "granted"},
 		"no error": {"valid": false, "claims": good_claims},
 		"an error that is no text": {"valid": false, "error": ["token_expired"]},
+		"a reason of another kind": {"valid": false, "error": "token_required"},
+		"valid and expired": {"valid": true, "error": "token_expired", "claims": good_claims},
+		"valid and an error that is null": {"valid": true, "error": null, "claims": good_claims},
+		"an error of a token neither good nor bad": {"error": "token_expired"},
 	}
 	authz.decision == deny({"token_invalid"}) with input as object.union(object.remove(token_question(good_claims), ["token"]), {"token": token})
 		with data.scalekit as live_catalog

@@ -18,16 +18,22 @@ package roles
 # scope: document
 granted if {
 	input.token.valid == true
+	not _token_error_told
 	is_array(input.token.claims.roles)
 	is_string(input.action.name)
+	data.scalekit.permissions[input.action.name]
 	some role in input.token.claims.roles
 	_holds(role)
-	data.scalekit.permissions[input.action.name]
 }
 
+# A token can't be valid and have an error, not even one that is null.
+_token_error_told if _ = input.token.error
+
 # Only a name is looked up: storage would take the number 7 for the name "7". Each role is
-# read by itself, never the collection.
+# read by itself, never the collection. Membership would also look into the values of an object.
 _holds(role) if {
 	is_string(role)
-	input.action.name in data.scalekit.roles[role].permissions
+	permissions := data.scalekit.roles[role].permissions
+	is_array(permissions)
+	input.action.name in permissions
 }

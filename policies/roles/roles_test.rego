@@ -32,6 +32,7 @@ test_only_a_token_that_is_good_counts[note] if {
 	some note, token in {
 		"invalid": {"valid": false, "error": "token_expired", "claims": {"roles": ["admin"]}},
 		"true as text": {"valid": "true", "claims": {"roles": ["admin"]}},
+		"valid and expired": {"valid": true, "error": "token_expired", "claims": {"roles": ["admin"]}},
 		"no claims": {"valid": true},
 		"null": null,
 	}
@@ -48,6 +49,12 @@ test_roles_that_are_no_names_grant_nothing[note] if {
 	some note, list in {"the name": "admin", "object": {"admin": "admin"}, "numbers": [7], "nested": [["admin"]], "null": null}
 	not roles.granted with input as question({"roles": list})
 		with data.scalekit as {"permissions": live, "roles": object.union(known, {"7": known.admin})}
+}
+
+test_a_role_whose_permissions_are_no_list_grants_nothing[note] if {
+	some note, list in {"the name": "data:manage", "object": {"data:manage": "data:manage"}, "null": null}
+	not roles.granted with input as question({"roles": ["admin"]})
+		with data.scalekit as {"permissions": live, "roles": {"admin": {"permissions": list}}}
 }
 
 test_an_action_that_is_no_name_is_not_granted if {
