@@ -106,19 +106,25 @@ func TestCompactMakesTheFileSmallerAndKeepsEachState(t *testing.T) {
 	compareWithFile(t, c, dir)
 }
 
+// breaksAt are hooks that fail a step once, when armed.
+func breaksAt(step string) (hooks, *atomic.Bool) {
+	armed := new(atomic.Bool)
+	return hooks{step: func(reached string) error {
+		if reached == step && armed.CompareAndSwap(true, false) {
+			return errInjected
+		}
+		return nil
+	}}, armed
+}
+
 // Each step fails in turn, as if the process had ended there: the catalog goes on, the next
 // compaction succeeds, and so does a start from what the step left behind.
 func TestABrokenOffCompactionLosesNothing(t *testing.T) {
 	for _, at := range []string{"copy", "sync", "catch up", "rename", "sync directory"} {
 		t.Run(at, func(t *testing.T) {
 			dir := t.TempDir()
-			var armed atomic.Bool
-			c := openHooked(t, dir, hooks{step: func(step string) error {
-				if step == at && armed.CompareAndSwap(true, false) {
-					return errInjected
-				}
-				return nil
-			}}, 10)
+			breaks, armed := breaksAt(at)
+			c := openHooked(t, dir, breaks, 10)
 			fill(t, c, 300)
 			armed.Store(true)
 			if _, err := c.Compact(context.Background(), nil); at != "sync directory" && !errors.Is(err, errInjected) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -73,13 +72,8 @@ func TestABrokenOffLoadChangesNothing(t *testing.T) {
 	for _, at := range []string{"copy", "sync", "catch up", "rename", "sync directory"} {
 		t.Run(at, func(t *testing.T) {
 			dir := t.TempDir()
-			var armed atomic.Bool
-			c := openHooked(t, dir, hooks{step: func(step string) error {
-				if step == at && armed.CompareAndSwap(true, false) {
-					return errInjected
-				}
-				return nil
-			}}, 10)
+			breaks, armed := breaksAt(at)
+			c := openHooked(t, dir, breaks, 10)
 			fill(t, c, 20)
 			before := c.Sync()
 			armed.Store(true)
