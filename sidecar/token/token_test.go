@@ -140,6 +140,14 @@ func rawToken(header, payload, signature string) string {
 
 func parts(raw string) []string { return strings.Split(raw, ".") }
 
+// otherBits writes the same signature in another way: 256 bytes leave four bits of the last
+// character without a meaning.
+func otherBits(raw string) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := len(raw) - 1
+	return raw[:last] + string(alphabet[strings.IndexByte(alphabet, raw[last])^1])
+}
+
 func TestClaims(t *testing.T) {
 	v := newVerifier(t, config(&web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}))
 	second := noon.Unix()
@@ -218,6 +226,7 @@ func TestForgeries(t *testing.T) {
 		"four parts":                genuine + ".x",
 		"five parts":                genuine + ".x.y",
 		"two parts":                 parts(genuine)[0] + "." + parts(genuine)[1],
+		"other bits behind it":      otherBits(genuine),
 		"a line break":              genuine[:20] + "\n" + genuine[20:],
 		"a space before":            " " + genuine,
 		"Bearer":                    "Bearer " + genuine,
