@@ -96,20 +96,18 @@ func (e *Engine) judgeToken(ctx context.Context, q *Question, header string) (fl
 		return "", errNoVerifier
 	}
 	claims, code := e.options.Tokens.Verify(ctx, raw)
-	if code != "" && ended(ctx) {
-		return ReasonEvaluationTimeout, nil
-	}
 	if code == "" && claims == nil {
 		code = reasonTokenInvalid // a verifier that says nothing of a token says nothing good
 	}
-	q.input = replaced(q.input, keyToken, tokenInput(claims, code))
-	if e.options.RequireToken {
+	switch {
+	case code != "" && e.options.RequireToken:
 		return code, nil
+	case code != "" && ctx.Err() != nil: // no time is left to ask the policy
+		return ReasonEvaluationTimeout, nil
 	}
+	q.input = replaced(q.input, keyToken, tokenInput(claims, code))
 	return "", nil
 }
-
-func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // reasonTokenInvalid is what a verifier says of what isn't a token.
 const reasonTokenInvalid = "token_invalid"
