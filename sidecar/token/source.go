@@ -81,6 +81,15 @@ func (s source) name() string {
 // local reports whether nothing has to be fetched.
 func (s source) local() bool { return s.file != "" }
 
+// readSet returns the key set that is there now.
+func (s source) readSet(ctx context.Context) (*keySet, error) {
+	text, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return parseKeySet(text)
+}
+
 // read returns the text of a key set.
 func (s source) read(ctx context.Context) ([]byte, error) {
 	switch {
@@ -155,14 +164,18 @@ func (s source) get(ctx context.Context, from string, most int64) (text []byte, 
 }
 
 func readFile(path string, most int64) (text []byte, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // a pipe may never open, and never end
+		return nil, errors.New("want a regular file")
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() { // a pipe may never end
-		return nil, errors.Join(err, fmt.Errorf("%s: want a regular file", path))
-	}
 	return readAtMost(f, most)
 }
 
