@@ -102,12 +102,14 @@ func (e *Engine) judgeToken(ctx context.Context, q *Question, header string) (fl
 	switch {
 	case code != "" && e.options.RequireToken:
 		return code, nil
-	case code != "" && ctx.Err() != nil: // no time is left to ask the policy
+	case code != "" && ended(ctx): // no time is left to ask the policy
 		return ReasonEvaluationTimeout, nil
 	}
 	q.input = replaced(q.input, keyToken, tokenInput(claims, code))
 	return "", nil
 }
+
+func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
 // reasonTokenInvalid is what a verifier says of what isn't a token.
 const reasonTokenInvalid = "token_invalid"
