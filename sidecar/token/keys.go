@@ -54,7 +54,7 @@ type attempt struct {
 func newKeys(s source, now func() time.Time, logger *slog.Logger, cache cacheFile) (*keys, error) {
 	k := &keys{source: s, now: now, logger: logger, cache: cache, waiting: make(chan struct{}, MostWaiting), fetches: map[string]int64{}}
 	if s.local() {
-		set, err := s.readSet(context.Background())
+		set, err := readKeySetFile(s.file)
 		if err != nil {
 			return nil, fmt.Errorf("the file of the keys, %s: %w", s.file, err)
 		}

@@ -83,19 +83,27 @@ func (s source) local() bool { return s.file != "" }
 
 // readSet returns the key set that is there now.
 func (s source) readSet(ctx context.Context) (*keySet, error) {
-	text, err := s.read(ctx)
+	if s.local() {
+		return readKeySetFile(s.file)
+	}
+	text, err := s.fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return parseKeySet(text)
 }
 
-// read returns the text of a key set.
-func (s source) read(ctx context.Context) ([]byte, error) {
-	switch {
-	case s.file != "":
-		return readFile(s.file, largestKeySet)
-	case s.keysURL != "":
+func readKeySetFile(path string) (*keySet, error) {
+	text, err := readFile(path, largestKeySet)
+	if err != nil {
+		return nil, err
+	}
+	return parseKeySet(text)
+}
+
+// fetch returns the text of a key set that isn't in a file.
+func (s source) fetch(ctx context.Context) ([]byte, error) {
+	if s.keysURL != "" {
 		return s.get(ctx, s.keysURL, largestKeySet)
 	}
 	text, err := s.get(ctx, s.discovery, largestDiscovery)
