@@ -2,10 +2,12 @@ package token_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"log/slog"
@@ -126,6 +128,14 @@ func signed(alg jose.SignatureAlgorithm, id string, key any, payload string, mor
 	return must(must(signer.Sign([]byte(payload))).CompactSerialize())
 }
 
+// signedHeader signs whatever header, well-made or not, with the issuer's key.
+func signedHeader(header string) string {
+	raw := strings.TrimSuffix(rawToken(header, text(claims(nil)), ""), ".")
+	hash := sha256.Sum256([]byte(raw))
+	signature := must(rsa.SignPKCS1v15(rand.Reader, rsaKey, crypto.SHA256, hash[:]))
+	return raw + "." + base64.RawURLEncoding.EncodeToString(signature)
+}
+
 func text(claims map[string]any) string { return string(must(json.Marshal(claims))) }
 
 func good(change map[string]any) string {
@@ -220,6 +230,14 @@ func TestForgeries(t *testing.T) {
 		"x5u":                       signed(jose.RS256, "a", rsaKey, payload, map[jose.HeaderKey]any{"x5u": "https://evil.example/cert"}),
 		"crit":                      signed(jose.RS256, "a", rsaKey, payload, map[jose.HeaderKey]any{"crit": []string{"exp"}}),
 		"b64":                       signed(jose.RS256, "a", rsaKey, payload, map[jose.HeaderKey]any{"b64": true}),
+		"x5c":                       signedHeader(`{"alg":"RS256","kid":"a","x5c":[]}`),
+		"zip":                       signedHeader(`{"alg":"RS256","kid":"a","zip":"DEF"}`),
+		"enc":                       signedHeader(`{"alg":"RS256","kid":"a","enc":"A256GCM"}`),
+		"a signed kid twice":        signedHeader(`{"alg":"RS256","kid":"b","kid":"a"}`),
+		"a signed alg twice":        signedHeader(`{"alg":"none","alg":"RS256","kid":"a"}`),
+		"kid of 257 bytes":          signedHeader(`{"alg":"RS256","kid":"` + strings.Repeat("a", 257) + `"}`),
+		"kid that is a number":      signedHeader(`{"alg":"RS256","kid":7}`),
+		"a header nested too deep":  signedHeader(`{"alg":"RS256","kid":"a","x":[[[[1]]]]}`),
 		"alg twice":                 rawToken(`{"alg":"RS256","alg":"none","kid":"a"}`, payload, parts(genuine)[2]),
 		"another payload":           parts(genuine)[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(text(claims(map[string]any{"sub": "root"})))) + "." + parts(genuine)[2],
 		"no signature":              parts(genuine)[0] + "." + parts(genuine)[1] + ".",
@@ -244,6 +262,7 @@ func TestForgeries(t *testing.T) {
 	for name, raw := range map[string]string{
 		"the genuine one":              genuine,
 		"one of the other type of key": signed(jose.ES256, "ec", ecKey, payload, nil),
+		"one with a plain header":      signedHeader(`{"alg":"RS256","kid":"a","typ":"at+jwt","x":[1]}`),
 		"one that names no key":        signed(jose.RS256, "", rsaKey, payload, nil),
 	} {
 		if _, code := v.Verify(t.Context(), raw); code != "" {
