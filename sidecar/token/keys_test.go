@@ -220,6 +220,7 @@ func TestKeysInAFile(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", path, err, want)
 		}
 	}
+	c.KeysFile = file
 	write(published(jwk("a", rsaKey)))
 	v, err := token.New(c)
 	if err != nil {
