@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -182,6 +183,8 @@ func TestClaims(t *testing.T) {
 		"exp as null":                  {map[string]any{"exp": json.RawMessage("null")}, token.CodeInvalid},
 		"nbf within the leeway":        {map[string]any{"nbf": second + 30}, ""},
 		"nbf to come":                  {map[string]any{"nbf": second + 31}, token.CodeNotYetValid},
+		"issued within the leeway":     {map[string]any{"iat": second + 30}, ""},
+		"issued beyond the leeway":     {map[string]any{"iat": second + 31}, token.CodeNotYetValid},
 		"issued in the future":         {map[string]any{"iat": second + 3600}, token.CodeNotYetValid},
 		"nbf as text":                  {map[string]any{"nbf": "0"}, token.CodeInvalid},
 		"another issuer":               {map[string]any{"iss": "https://evil.example"}, token.CodeWrongIssuer},
@@ -278,6 +281,44 @@ func TestForgeries(t *testing.T) {
 	}
 }
 
+// A token means one key or none: nothing is tried out.
+func TestWhichKeyIsMeant(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
+	payload := text(claims(nil))
+	ps := jwk("a", rsaKey)
+	ps.Algorithm = "PS256"
+	for name, test := range map[string]struct {
+		set  string
+		raw  string
+		want string
+	}{
+		"no kid, one key":              {published(jwk("a", rsaKey)), signed(jose.RS256, "", rsaKey, payload, nil), ""},
+		"no kid, two keys":             {published(jwk("a", rsaKey), jwk("b", otherKey)), signed(jose.RS256, "", rsaKey, payload, nil), token.CodeInvalid},
+		"a kid that two keys bear":     {published(jwk("a", rsaKey), jwk("a", otherKey)), good(nil), token.CodeInvalid},
+		"a key without a kid":          {published(jwk("", rsaKey)), good(nil), token.CodeInvalid},
+		"neither has one":              {published(jwk("", rsaKey)), signed(jose.RS256, "", rsaKey, payload, nil), ""},
+		"an RSA key for PS256 alone":   {published(ps), good(nil), token.CodeInvalid},
+		"PS256 by that key":            {published(ps), signed(jose.PS256, "a", rsaKey, payload, nil), ""},
+		"Ed25519":                      {published(jwk("a", public)), signed(jose.EdDSA, "a", private, payload, nil), ""},
+		"RS256 by a key of Ed25519":    {published(jwk("a", public)), good(nil), token.CodeInvalid},
+		"the curve of its algorithm":   {published(jwk("a", &large.PublicKey)), signed(jose.ES384, "a", large, payload, nil), ""},
+		"ES256 by a key for ES384":     {published(jwk("a", &large.PublicKey)), signed(jose.ES256, "a", ecKey, payload, nil), token.CodeInvalid},
+		"EdDSA by a key of the issuer": {published(jwk("a", rsaKey)), signed(jose.EdDSA, "a", private, payload, nil), token.CodeInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := config(&web{texts: map[string]string{keysURL: test.set}})
+			c.Algorithms = token.Algorithms()
+			if _, code := newVerifier(t, c).Verify(t.Context(), test.raw); code != test.want {
+				t.Errorf("got %q, want %q", code, test.want)
+			}
+		})
+	}
+}
+
 func TestKeysThatAreNoneForUs(t *testing.T) {
 	private := string(must(json.Marshal(jwk("p", otherKey))))
 	with := func(members string) string {
@@ -362,6 +403,19 @@ func TestDiscovery(t *testing.T) {
 		if strings.Contains(strings.Join(w.asked, " "), "evil") {
 			t.Errorf("asked %v", w.asked)
 		}
+	}
+}
+
+func TestAnIssuerThatEndsInASlash(t *testing.T) {
+	const slash = issuer + "/"
+	w := &web{texts: map[string]string{
+		issuer + "/.well-known/openid-configuration": `{"issuer":"` + slash + `","jwks_uri":"` + keysURL + `"}`,
+		keysURL: published(jwk("a", rsaKey)),
+	}}
+	c := config(w)
+	c.Issuer, c.KeysURL = slash, ""
+	if _, code := newVerifier(t, c).Verify(t.Context(), good(map[string]any{"iss": slash})); code != "" {
+		t.Errorf("got %q", code)
 	}
 }
 
