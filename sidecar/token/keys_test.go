@@ -142,6 +142,43 @@ func TestKeysThroughTheDay(t *testing.T) {
 	})
 }
 
+// A failed fetch is told to those who come within its rest, and nobody is asked again.
+func TestAFailureLastsAsLongAsTheRest(t *testing.T) {
+	now := noon
+	w := &web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}
+	c := config(w)
+	c.Now = func() time.Time { return now }
+	v := newVerifier(t, c)
+	now, w.away = noon.Add(time.Minute), errAway
+	unknown := signed(jose.RS256, "b", otherKey, text(claims(nil)), nil)
+	for range 3 {
+		if _, code := v.Verify(t.Context(), unknown); code != token.CodeKeysUnavailable {
+			t.Errorf("got %q", code)
+		}
+	}
+	if len(w.asked) != 2 {
+		t.Errorf("asked %v", w.asked)
+	}
+}
+
+// Who asked first may go; the others still get the key.
+func TestAFetchOutlivesItsQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &office{web: web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}, hang: make(chan struct{})}
+		c := config(&o.web)
+		c.Transport, c.Now = o, time.Now
+		v := must(token.New(c))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		go v.Verify(ctx, byKey("a", rsaKey))
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { close(o.hang) })
+		if _, code := v.Verify(t.Context(), byKey("a", rsaKey)); code != "" {
+			t.Errorf("got %q", code)
+		}
+	})
+}
+
 func TestRememberedTokensExpire(t *testing.T) {
 	now := noon
 	c := config(&web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}})
