@@ -107,7 +107,7 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 func (s *sidecar) newEngine() (*authz.Engine, error) {
 	o := authz.Options{
 		Timeout:      s.config.evaluationTimeout,
-		MaxInFlight:  max(16, 8*runtime.GOMAXPROCS(0)),
+		MaxInFlight:  max(2*token.MostWaiting, 8*runtime.GOMAXPROCS(0)),
 		RequireToken: s.config.token.requires(),
 		DenyStale:    s.config.onStale == "deny",
 	}

@@ -96,16 +96,16 @@ func (e *Engine) judgeToken(ctx context.Context, q *Question, header string) (fl
 		return "", errNoVerifier
 	}
 	claims, code := e.options.Tokens.Verify(ctx, raw)
-	if code != "" && ended(ctx) {
-		return ReasonEvaluationTimeout, nil
-	}
 	if code == "" && claims == nil {
 		code = reasonTokenInvalid // a verifier that says nothing of a token says nothing good
 	}
-	q.input = replaced(q.input, keyToken, tokenInput(claims, code))
-	if e.options.RequireToken {
+	switch {
+	case code != "" && e.options.RequireToken:
 		return code, nil
+	case code != "" && ended(ctx): // no time is left to ask the policy
+		return ReasonEvaluationTimeout, nil
 	}
+	q.input = replaced(q.input, keyToken, tokenInput(claims, code))
 	return "", nil
 }
 

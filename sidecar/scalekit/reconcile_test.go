@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -255,6 +256,9 @@ func TestAcceptingByDigest(t *testing.T) {
 	held, err := permission.ParseDigest(s.reconciler.Status().Drift.ListingDigest)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if logged := s.log.String(); strings.Count(logged, `"listing_digest":"`+held.String()+`"`) != 2 {
+		t.Errorf("the digest to accept isn't in the log: %s", logged)
 	}
 	s.vendor.lists(2, all[:4]...) // it changed since
 	if _, err := s.reconciler.Accept(t.Context(), held); !errors.Is(err, scalekit.ErrHeldBack) {

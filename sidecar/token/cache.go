@@ -33,7 +33,7 @@ func (c cacheFile) load() (*keySet, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading %s: %w", c.path, err)
 	}
 	var found cached
 	if err := json.Unmarshal(text, &found); err != nil {
@@ -62,7 +62,10 @@ func (c cacheFile) store(set *keySet) (err error) {
 	if err != nil {
 		return err
 	}
-	return os.Rename(draft, c.path)
+	if err := os.Rename(draft, c.path); err != nil {
+		return errors.Join(err, os.Remove(draft))
+	}
+	return nil
 }
 
 // writeDraft writes a new file that nobody else can read.

@@ -39,17 +39,21 @@ var errHeader = errors.New("the header isn't that of an access token")
 // readHeader reads the header of a token in the compact form, strictly: a member that comes
 // twice means one thing to one reader and another thing to the next.
 func readHeader(raw string) (h header, err error) {
-	// Decoders skip line breaks, so that one token could be written in many ways, each of them
-	// another hash to remember.
+	// Decoders skip line breaks, and bits behind the last byte, so that one token could be written
+	// in many ways, each of them another hash to remember. What stands before the signature is
+	// signed as it is written.
 	if strings.ContainsFunc(raw, func(r rune) bool { return !strings.ContainsRune(tokenAlphabet, r) }) {
 		return h, errHeader
 	}
-	first, rest, ok := strings.Cut(raw, ".")
-	if !ok || strings.Count(rest, ".") != 1 {
+	parts := strings.SplitN(raw, ".", 4)
+	if len(parts) != 3 {
 		return h, errHeader
 	}
-	text, err := base64.RawURLEncoding.Strict().DecodeString(first)
+	text, err := base64.RawURLEncoding.Strict().DecodeString(parts[0])
 	if err != nil {
+		return h, errHeader
+	}
+	if _, err := base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
 		return h, errHeader
 	}
 	if err := strictjson.Check(text, headerDepth); err != nil {

@@ -1,9 +1,9 @@
 package token
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -21,6 +21,11 @@ const (
 	fetchWithin    = 5 * time.Second
 )
 
+// MostWaiting is how many questions wait for unknown keys at once; further ones are told that
+// they can't be had. Whoever bounds its questions lets in more, so that those whose key is known
+// find a way past those that wait, which anybody can send.
+const MostWaiting = 8
+
 // keys are the issuer's keys, from fetch to fetch.
 type keys struct {
 	source source
@@ -28,6 +33,9 @@ type keys struct {
 	logger *slog.Logger
 	cache  cacheFile
 	set    atomic.Pointer[keySet] // nil while none are known
+
+	kept    *keySet       // on disk, nil for none; of the one fetch that is under way
+	waiting chan struct{} // one element for each question that waits for an unknown key
 
 	mu        sync.Mutex // guards what follows
 	fetchedAt time.Time
@@ -43,14 +51,23 @@ type attempt struct {
 	err  error
 }
 
-func newKeys(s source, now func() time.Time, logger *slog.Logger, cache cacheFile) *keys {
-	k := &keys{source: s, now: now, logger: logger, cache: cache, fetches: map[string]int64{}}
+func newKeys(s source, now func() time.Time, logger *slog.Logger, cache cacheFile) (*keys, error) {
+	k := &keys{source: s, now: now, logger: logger, cache: cache, waiting: make(chan struct{}, MostWaiting), fetches: map[string]int64{}}
+	if s.local() {
+		set, err := readKeySetFile(s.file)
+		if err != nil {
+			return nil, fmt.Errorf("the file of the keys, %s: %w", s.file, err)
+		}
+		k.set.Store(set)
+		return k, nil
+	}
 	set, err := cache.load()
 	if err != nil {
 		logger.Warn("the issuer's keys that were kept on disk can't be used", "error", err)
 	}
 	k.set.Store(set)
-	return k
+	k.kept = set
+	return k, nil
 }
 
 func (k *keys) current() *keySet { return k.set.Load() }
@@ -117,6 +134,12 @@ func (k *keys) fetchForUnknown(ctx context.Context) error {
 	}
 	waited := k.start(ctx)
 	k.mu.Unlock()
+	select {
+	case k.waiting <- struct{}{}:
+		defer func() { <-k.waiting }()
+	default:
+		return errors.New("too many wait for the issuer's keys")
+	}
 	timer := time.NewTimer(unknownKeyWait)
 	defer timer.Stop()
 	select {
@@ -156,11 +179,7 @@ func (k *keys) start(ctx context.Context) *attempt {
 func (k *keys) attempt(ctx context.Context, a *attempt) {
 	ctx, cancel := context.WithTimeout(ctx, fetchWithin)
 	defer cancel()
-	text, err := k.source.read(ctx)
-	var set *keySet
-	if err == nil {
-		set, err = parseKeySet(text)
-	}
+	set, err := k.source.readSet(ctx)
 	if err == nil {
 		k.take(set)
 	}
@@ -181,18 +200,18 @@ func (k *keys) attempt(ctx context.Context, a *attempt) {
 	close(a.done)
 }
 
-// take makes a set the current one, and keeps it on disk, if it is a new one.
+// take makes a set the current one if it has other keys, and keeps it on disk unless it is there.
 func (k *keys) take(set *keySet) {
-	old := k.current()
-	if old != nil && bytes.Equal(old.raw, set.raw) {
-		return
+	if !set.equal(k.current()) {
+		k.set.Store(set)
+		k.logger.Info("the issuer's keys changed", "source", k.source.name(), "keys", len(set.keys))
 	}
-	k.set.Store(set)
-	k.logger.Info("the issuer's keys changed", "source", k.source.name(), "keys", len(set.keys))
-	if k.source.local() {
+	if k.source.local() || set.equal(k.kept) {
 		return
 	}
 	if err := k.cache.store(set); err != nil {
 		k.logger.Warn("the issuer's keys can't be kept on disk; a start without the issuer won't have them", "error", err)
+		return
 	}
+	k.kept = set
 }

@@ -1,12 +1,16 @@
 package token_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,6 +142,43 @@ func TestKeysThroughTheDay(t *testing.T) {
 	})
 }
 
+// A failed fetch is told to those who come within its rest, and nobody is asked again.
+func TestAFailureLastsAsLongAsTheRest(t *testing.T) {
+	now := noon
+	w := &web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}
+	c := config(w)
+	c.Now = func() time.Time { return now }
+	v := newVerifier(t, c)
+	now, w.away = noon.Add(time.Minute), errAway
+	unknown := signed(jose.RS256, "b", otherKey, text(claims(nil)), nil)
+	for range 3 {
+		if _, code := v.Verify(t.Context(), unknown); code != token.CodeKeysUnavailable {
+			t.Errorf("got %q", code)
+		}
+	}
+	if len(w.asked) != 2 {
+		t.Errorf("asked %v", w.asked)
+	}
+}
+
+// Who asked first may go; the others still get the key.
+func TestAFetchOutlivesItsQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &office{web: web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}, hang: make(chan struct{})}
+		c := config(&o.web)
+		c.Transport, c.Now = o, time.Now
+		v := must(token.New(c))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		go v.Verify(ctx, byKey("a", rsaKey))
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { close(o.hang) })
+		if _, code := v.Verify(t.Context(), byKey("a", rsaKey)); code != "" {
+			t.Errorf("got %q", code)
+		}
+	})
+}
+
 func TestRememberedTokensExpire(t *testing.T) {
 	now := noon
 	c := config(&web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}})
@@ -196,25 +237,168 @@ func TestAStartWithoutTheIssuer(t *testing.T) {
 }
 
 func TestKeysInAFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "jwks.json")
+	dir := t.TempDir()
+	file, pipe := filepath.Join(dir, "jwks.json"), filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c := config(&web{away: errAway})
-	c.KeysURL, c.KeysFile = "", file
+	c.KeysURL = ""
+	write("{")
+	for path, want := range map[string]string{filepath.Join(dir, "nowhere"): "no such file", pipe: "want a regular file", dir: "want a regular file", file: "want one JSON value"} {
+		c.KeysFile = path
+		if _, err := token.New(c); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", path, err, want)
+		}
+	}
+	c.KeysFile = file
+	write(published(jwk("a", rsaKey)))
 	v, err := token.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Refresh(t.Context()); err == nil {
-		t.Error("a file that isn't there was read")
+	expect := func(raw, want string) {
+		t.Helper()
+		if _, code := v.Verify(t.Context(), raw); code != want {
+			t.Errorf("got %q, want %q", code, want)
+		}
 	}
-	if err := os.WriteFile(file, []byte(published(jwk("a", rsaKey))), 0o600); err != nil {
+	first, second := good(nil), signed(jose.RS256, "b", otherKey, text(claims(nil)), nil)
+	expect(first, "")
+	both := published(jwk("a", rsaKey), jwk("b", otherKey))
+	write(both[:len(both)/2])
+	if err := v.Refresh(t.Context()); err == nil {
+		t.Error("half a file was taken")
+	}
+	expect(first, "")
+	write(both)
+	if err := v.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(second, "")
+	write(published(jwk("b", otherKey)))
+	if err := v.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expect(first, token.CodeInvalid)
+}
+
+// Keys that could not be kept on disk are kept with the next fetch, though they are the same.
+func TestKeysThatCouldNotBeKept(t *testing.T) {
+	dir := t.TempDir()
+	w := &web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}
+	c := config(w)
+	c.CacheFile = filepath.Join(dir, "keys.json")
+	if err := os.MkdirAll(filepath.Join(c.CacheFile, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	v := newVerifier(t, c)
+	if _, code := v.Verify(t.Context(), good(nil)); code != "" {
+		t.Errorf("got %q", code)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*.tmp")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+	if err := os.RemoveAll(c.CacheFile); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, code := v.Verify(t.Context(), good(nil)); code != "" {
-		t.Errorf("got %q", code)
+	w.away = errAway
+	offline, err := token.New(c)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, code := offline.Verify(t.Context(), good(nil)); code != "" {
+		t.Errorf("a start without the issuer: got %q", code)
+	}
+}
+
+// The same keys in another order, or written in another way, are no change: neither in the log
+// nor on disk.
+func TestTheSameKeysToldDifferently(t *testing.T) {
+	w := &web{texts: map[string]string{keysURL: published(jwk("a", rsaKey), jwk("b", otherKey))}}
+	c := config(w)
+	c.CacheFile = filepath.Join(t.TempDir(), "keys.json")
+	var log bytes.Buffer
+	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	refresh := func(v *token.Verifier[string], keys string, changes int) {
+		t.Helper()
+		w.texts[keysURL] = keys
+		if err := v.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(log.String(), "keys changed"); got != changes {
+			t.Errorf("%d changes, want %d: %s", got, changes, &log)
+		}
+	}
+	v := newVerifier(t, c)
+	before := must(os.Stat(c.CacheFile))
+	refresh(v, published(jwk("b", otherKey), jwk("a", rsaKey)), 1)
+	again := must(token.New(c))
+	refresh(again, " "+published(jwk("a", rsaKey), jwk("b", otherKey)), 1)
+	if !os.SameFile(before, must(os.Stat(c.CacheFile))) {
+		t.Error("the same keys were written again")
+	}
+	refresh(again, published(jwk("a", rsaKey)), 2)
+	refresh(again, published(jwk("a", rsaKey), jwk("c", otherKey)), 3)
+	refresh(again, published(jwk("a", otherKey), jwk("c", otherKey)), 4)
+	if os.SameFile(before, must(os.Stat(c.CacheFile))) {
+		t.Error("other keys were not written")
+	}
+}
+
+// While the issuer hangs anybody can send tokens that name unknown keys; few of them wait, so
+// that who bounds questions in hand has room for those whose key is known.
+func TestFewWaitForUnknownKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &office{web: web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}}
+		c := config(&o.web)
+		c.Transport, c.Now = o, time.Now
+		v := newVerifier(t, c)
+		time.Sleep(time.Minute)
+		hang := make(chan struct{})
+		o.change(func() { o.hang = hang })
+		began := time.Now()
+		const asked = 100
+		answered := make(chan time.Duration, asked)
+		for range asked {
+			go func() {
+				if _, code := v.Verify(t.Context(), byKey("b", otherKey)); code != token.CodeKeysUnavailable {
+					t.Errorf("got %q", code)
+				}
+				answered <- time.Since(began)
+			}()
+		}
+		synctest.Wait()
+		if at := len(answered); at != asked-token.MostWaiting {
+			t.Errorf("%d of %d were answered at once", at, asked)
+		}
+		time.Sleep(3 * time.Second)
+		for range asked {
+			if waited := <-answered; waited > 2*time.Second {
+				t.Errorf("one waited %s", waited)
+			}
+		}
+		// Those that are through make room, and get the key when it comes.
+		time.Sleep(time.Minute)
+		go func() {
+			time.Sleep(time.Second)
+			o.change(func() { o.hang, o.texts[keysURL] = nil, published(jwk("b", otherKey)) })
+			close(hang)
+		}()
+		if _, code := v.Verify(t.Context(), byKey("b", otherKey)); code != "" {
+			t.Errorf("got %q", code)
+		}
+		time.Sleep(time.Minute)
+	})
 }
 
 // First and repeated verification, beside OPA's own builtin on the same token and keys.

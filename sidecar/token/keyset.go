@@ -151,6 +151,19 @@ func (s *keySet) find(h header) (publicKey, bool) {
 	return found[0], true
 }
 
+// equal reports whether other has the same keys, however it tells them.
+func (s *keySet) equal(other *keySet) bool {
+	if other == nil || len(s.keys) != len(other.keys) {
+		return false
+	}
+	for _, k := range s.keys { // none comes twice
+		if !slices.ContainsFunc(other.keys, k.same) {
+			return false
+		}
+	}
+	return true
+}
+
 // has reports whether a key is still among them.
 func (s *keySet) has(fingerprint string) bool {
 	return s != nil && slices.ContainsFunc(s.keys, func(k publicKey) bool { return k.fingerprint == fingerprint })

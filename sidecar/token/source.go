@@ -81,12 +81,29 @@ func (s source) name() string {
 // local reports whether nothing has to be fetched.
 func (s source) local() bool { return s.file != "" }
 
-// read returns the text of a key set.
-func (s source) read(ctx context.Context) ([]byte, error) {
-	switch {
-	case s.file != "":
-		return readFile(s.file, largestKeySet)
-	case s.keysURL != "":
+// readSet returns the key set that is there now.
+func (s source) readSet(ctx context.Context) (*keySet, error) {
+	if s.local() {
+		return readKeySetFile(s.file)
+	}
+	text, err := s.fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return parseKeySet(text)
+}
+
+func readKeySetFile(path string) (*keySet, error) {
+	text, err := readFile(path, largestKeySet)
+	if err != nil {
+		return nil, err
+	}
+	return parseKeySet(text)
+}
+
+// fetch returns the text of a key set that isn't in a file.
+func (s source) fetch(ctx context.Context) ([]byte, error) {
+	if s.keysURL != "" {
 		return s.get(ctx, s.keysURL, largestKeySet)
 	}
 	text, err := s.get(ctx, s.discovery, largestDiscovery)
@@ -155,14 +172,18 @@ func (s source) get(ctx context.Context, from string, most int64) (text []byte, 
 }
 
 func readFile(path string, most int64) (text []byte, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // a pipe may never open, and never end
+		return nil, errors.New("want a regular file")
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() { // a pipe may never end
-		return nil, errors.Join(err, fmt.Errorf("%s: want a regular file", path))
-	}
 	return readAtMost(f, most)
 }
 

@@ -97,7 +97,8 @@ type remembered[C any] struct {
 	key     string    // fingerprint of the key that signed it
 }
 
-// New checks the configuration and reads the keys that were kept on disk. It fetches nothing.
+// New checks the configuration and reads the keys that were kept on disk, or those of KeysFile,
+// which must be there. It fetches nothing.
 func New[C any](c Config[C]) (*Verifier[C], error) {
 	v := &Verifier[C]{config: c, algorithms: []jose.SignatureAlgorithm{jose.RS256}}
 	if len(c.Audiences) == 0 || slices.Contains(c.Audiences, "") {
@@ -116,7 +117,10 @@ func New[C any](c Config[C]) (*Verifier[C], error) {
 	if err != nil {
 		return nil, err
 	}
-	v.keys = newKeys(source, c.Now, c.Logger, cacheFile{path: c.CacheFile, issuer: c.Issuer, source: source.name()})
+	v.keys, err = newKeys(source, c.Now, c.Logger, cacheFile{path: c.CacheFile, issuer: c.Issuer, source: source.name()})
+	if err != nil {
+		return nil, err
+	}
 	if v.remembered, err = lru.New[[sha256.Size]byte, remembered[C]](c.Remember); err != nil {
 		return nil, fmt.Errorf("making room for tokens: %w", err)
 	}

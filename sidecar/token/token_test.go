@@ -2,10 +2,13 @@ package token_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"log/slog"
@@ -126,6 +129,18 @@ func signed(alg jose.SignatureAlgorithm, id string, key any, payload string, mor
 	return must(must(signer.Sign([]byte(payload))).CompactSerialize())
 }
 
+func nested(depth int) json.RawMessage {
+	return json.RawMessage(strings.Repeat("[", depth) + strings.Repeat("]", depth))
+}
+
+// signedHeader signs whatever header, well-made or not, with the issuer's key.
+func signedHeader(header string) string {
+	raw := strings.TrimSuffix(rawToken(header, text(claims(nil)), ""), ".")
+	hash := sha256.Sum256([]byte(raw))
+	signature := must(rsa.SignPKCS1v15(rand.Reader, rsaKey, crypto.SHA256, hash[:]))
+	return raw + "." + base64.RawURLEncoding.EncodeToString(signature)
+}
+
 func text(claims map[string]any) string { return string(must(json.Marshal(claims))) }
 
 func good(change map[string]any) string {
@@ -139,6 +154,14 @@ func rawToken(header, payload, signature string) string {
 }
 
 func parts(raw string) []string { return strings.Split(raw, ".") }
+
+// otherBits writes the same signature in another way: 256 bytes leave four bits of the last
+// character without a meaning.
+func otherBits(raw string) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := len(raw) - 1
+	return raw[:last] + string(alphabet[strings.IndexByte(alphabet, raw[last])^1])
+}
 
 func TestClaims(t *testing.T) {
 	v := newVerifier(t, config(&web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}}))
@@ -160,6 +183,8 @@ func TestClaims(t *testing.T) {
 		"exp as null":                  {map[string]any{"exp": json.RawMessage("null")}, token.CodeInvalid},
 		"nbf within the leeway":        {map[string]any{"nbf": second + 30}, ""},
 		"nbf to come":                  {map[string]any{"nbf": second + 31}, token.CodeNotYetValid},
+		"issued within the leeway":     {map[string]any{"iat": second + 30}, ""},
+		"issued beyond the leeway":     {map[string]any{"iat": second + 31}, token.CodeNotYetValid},
 		"issued in the future":         {map[string]any{"iat": second + 3600}, token.CodeNotYetValid},
 		"nbf as text":                  {map[string]any{"nbf": "0"}, token.CodeInvalid},
 		"another issuer":               {map[string]any{"iss": "https://evil.example"}, token.CodeWrongIssuer},
@@ -173,8 +198,8 @@ func TestClaims(t *testing.T) {
 		"without a subject":            {map[string]any{"sub": nil}, token.CodeInvalid},
 		"an empty subject":             {map[string]any{"sub": ""}, token.CodeInvalid},
 		"a subject that is a number":   {map[string]any{"sub": 7}, token.CodeInvalid},
-		"nested too deep":              {map[string]any{"x": json.RawMessage(strings.Repeat("[", 40) + strings.Repeat("]", 40))}, token.CodeInvalid},
-		"what Decode refuses":          {map[string]any{"x": json.RawMessage(strings.Repeat("[", 20) + strings.Repeat("]", 20))}, token.CodeInvalid},
+		"nested too deep":              {map[string]any{"x": nested(40)}, token.CodeInvalid},
+		"what Decode refuses":          {map[string]any{"x": nested(20)}, token.CodeInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, code := v.Verify(t.Context(), good(test.change))
@@ -190,6 +215,7 @@ func TestForgeries(t *testing.T) {
 	set := published(jwk("a", rsaKey), jwk("ec", ecKey), jwk("weak", weakKey))
 	c := config(&web{texts: map[string]string{keysURL: set}})
 	c.Algorithms = []string{"RS256", "ES256"}
+	c.Decode = func(claims []byte) (string, error) { return string(claims), nil } // it is no second line here
 	v := newVerifier(t, c)
 	payload := text(claims(nil))
 	genuine := good(nil)
@@ -212,17 +238,27 @@ func TestForgeries(t *testing.T) {
 		"x5u":                       signed(jose.RS256, "a", rsaKey, payload, map[jose.HeaderKey]any{"x5u": "https://evil.example/cert"}),
 		"crit":                      signed(jose.RS256, "a", rsaKey, payload, map[jose.HeaderKey]any{"crit": []string{"exp"}}),
 		"b64":                       signed(jose.RS256, "a", rsaKey, payload, map[jose.HeaderKey]any{"b64": true}),
+		"x5c":                       signedHeader(`{"alg":"RS256","kid":"a","x5c":[]}`),
+		"zip":                       signedHeader(`{"alg":"RS256","kid":"a","zip":"DEF"}`),
+		"enc":                       signedHeader(`{"alg":"RS256","kid":"a","enc":"A256GCM"}`),
+		"a signed kid twice":        signedHeader(`{"alg":"RS256","kid":"b","kid":"a"}`),
+		"a signed alg twice":        signedHeader(`{"alg":"none","alg":"RS256","kid":"a"}`),
+		"kid of 257 bytes":          signedHeader(`{"alg":"RS256","kid":"` + strings.Repeat("a", 257) + `"}`),
+		"kid that is a number":      signedHeader(`{"alg":"RS256","kid":7}`),
+		"a header nested too deep":  signedHeader(`{"alg":"RS256","kid":"a","x":[[[[1]]]]}`),
 		"alg twice":                 rawToken(`{"alg":"RS256","alg":"none","kid":"a"}`, payload, parts(genuine)[2]),
 		"another payload":           parts(genuine)[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(text(claims(map[string]any{"sub": "root"})))) + "." + parts(genuine)[2],
 		"no signature":              parts(genuine)[0] + "." + parts(genuine)[1] + ".",
 		"four parts":                genuine + ".x",
 		"five parts":                genuine + ".x.y",
 		"two parts":                 parts(genuine)[0] + "." + parts(genuine)[1],
+		"other bits behind it":      otherBits(genuine),
 		"a line break":              genuine[:20] + "\n" + genuine[20:],
 		"a space before":            " " + genuine,
 		"Bearer":                    "Bearer " + genuine,
 		"the JSON form":             must(jose.ParseSignedCompact(genuine, []jose.SignatureAlgorithm{jose.RS256})).FullSerialize(),
 		"longer than 16 KiB":        good(map[string]any{"x": strings.Repeat("x", token.MaxToken)}),
+		"nested too deep":           good(map[string]any{"x": nested(32)}),
 		"sub twice":                 signed(jose.RS256, "a", rsaKey, strings.Replace(payload, `{`, `{"sub":"root",`, 1), nil),
 		"not JSON":                  signed(jose.RS256, "a", rsaKey, "hello", nil),
 	} {
@@ -235,11 +271,51 @@ func TestForgeries(t *testing.T) {
 	for name, raw := range map[string]string{
 		"the genuine one":              genuine,
 		"one of the other type of key": signed(jose.ES256, "ec", ecKey, payload, nil),
+		"one with a plain header":      signedHeader(`{"alg":"RS256","kid":"a","typ":"at+jwt","x":[1]}`),
+		"one nested as deep as may be": good(map[string]any{"x": nested(31)}),
 		"one that names no key":        signed(jose.RS256, "", rsaKey, payload, nil),
 	} {
 		if _, code := v.Verify(t.Context(), raw); code != "" {
 			t.Errorf("%s: got %s", name, code)
 		}
+	}
+}
+
+// A token means one key or none: nothing is tried out.
+func TestWhichKeyIsMeant(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
+	payload := text(claims(nil))
+	ps := jwk("a", rsaKey)
+	ps.Algorithm = "PS256"
+	for name, test := range map[string]struct {
+		set  string
+		raw  string
+		want string
+	}{
+		"no kid, one key":              {published(jwk("a", rsaKey)), signed(jose.RS256, "", rsaKey, payload, nil), ""},
+		"no kid, two keys":             {published(jwk("a", rsaKey), jwk("b", otherKey)), signed(jose.RS256, "", rsaKey, payload, nil), token.CodeInvalid},
+		"a kid that two keys bear":     {published(jwk("a", rsaKey), jwk("a", otherKey)), good(nil), token.CodeInvalid},
+		"a key without a kid":          {published(jwk("", rsaKey)), good(nil), token.CodeInvalid},
+		"neither has one":              {published(jwk("", rsaKey)), signed(jose.RS256, "", rsaKey, payload, nil), ""},
+		"an RSA key for PS256 alone":   {published(ps), good(nil), token.CodeInvalid},
+		"PS256 by that key":            {published(ps), signed(jose.PS256, "a", rsaKey, payload, nil), ""},
+		"Ed25519":                      {published(jwk("a", public)), signed(jose.EdDSA, "a", private, payload, nil), ""},
+		"RS256 by a key of Ed25519":    {published(jwk("a", public)), good(nil), token.CodeInvalid},
+		"the curve of its algorithm":   {published(jwk("a", &large.PublicKey)), signed(jose.ES384, "a", large, payload, nil), ""},
+		"ES256 by a key for ES384":     {published(jwk("a", &large.PublicKey)), signed(jose.ES256, "a", ecKey, payload, nil), token.CodeInvalid},
+		"EdDSA by a key of the issuer": {published(jwk("a", rsaKey)), signed(jose.EdDSA, "a", private, payload, nil), token.CodeInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := config(&web{texts: map[string]string{keysURL: test.set}})
+			c.Algorithms = token.Algorithms()
+			if _, code := newVerifier(t, c).Verify(t.Context(), test.raw); code != test.want {
+				t.Errorf("got %q, want %q", code, test.want)
+			}
+		})
 	}
 }
 
@@ -327,6 +403,19 @@ func TestDiscovery(t *testing.T) {
 		if strings.Contains(strings.Join(w.asked, " "), "evil") {
 			t.Errorf("asked %v", w.asked)
 		}
+	}
+}
+
+func TestAnIssuerThatEndsInASlash(t *testing.T) {
+	const slash = issuer + "/"
+	w := &web{texts: map[string]string{
+		issuer + "/.well-known/openid-configuration": `{"issuer":"` + slash + `","jwks_uri":"` + keysURL + `"}`,
+		keysURL: published(jwk("a", rsaKey)),
+	}}
+	c := config(w)
+	c.Issuer, c.KeysURL = slash, ""
+	if _, code := newVerifier(t, c).Verify(t.Context(), good(map[string]any{"iss": slash})); code != "" {
+		t.Errorf("got %q", code)
 	}
 }
 
