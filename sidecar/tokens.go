@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	rememberedTokens = 10_000 // verified ones, by their hash
+	rememberedTokens = 10_000  // verified ones, by their hash
+	rememberedBytes  = 8 << 20 // of their text; with claims of 5 bytes for each of it that is 40 MiB
 	keysCacheName    = "keys.json"
 	longestLeeway    = 5 * time.Minute
 )
@@ -129,7 +130,7 @@ func (s *sidecar) newTokenVerifier() (*token.Verifier[ast.Value], error) {
 	verifier, err := token.New(token.Config[ast.Value]{
 		Issuer: c.issuer, Audiences: c.audiences, Algorithms: c.algorithms, Leeway: c.leeway,
 		KeysURL: c.keysURL, KeysFile: c.keysFile, CacheFile: filepath.Join(s.config.dataDir, keysCacheName),
-		Remember: rememberedTokens, Decode: authz.ParseClaims,
+		Remember: rememberedTokens, RememberBytes: rememberedBytes, Decode: authz.ParseClaims,
 		Now: time.Now, Logger: s.logger.With("room", "token"), Meter: s.telemetry.Meter(),
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -198,6 +199,44 @@ func TestRememberedTokensExpire(t *testing.T) {
 	now = noon.Add(90 * time.Second) // a minute, and the leeway
 	if _, code := v.Verify(t.Context(), raw); code != token.CodeExpired {
 		t.Errorf("got %q", code)
+	}
+}
+
+// How many are remembered, and how long they are together, is bounded; the one that wasn't
+// asked about for longest goes first. What is asked about is what had to be decoded.
+func TestRememberedTokensAreBounded(t *testing.T) {
+	raws := make([]string, 4)
+	for i := range raws {
+		raws[i] = good(map[string]any{"sub": fmt.Sprint("usr_", i)})
+	}
+	length := len(raws[0]) // of each
+	for _, test := range []struct {
+		name          string
+		tokens, bytes int
+		asked         []int
+		decoded       int
+	}{
+		{"all fit", 10, 4 * length, []int{0, 1, 2, 3, 0, 1, 2, 3}, 4},
+		{"three tokens", 3, 100 * length, []int{0, 1, 2, 3, 3, 2, 1, 0}, 5},
+		{"bytes of three", 10, 4*length - 1, []int{0, 1, 2, 3, 3, 2, 1, 0}, 5},
+		{"an expelled one gives its bytes back", 10, 3 * length, []int{0, 1, 2, 3, 0, 1, 3, 0, 1}, 6},
+		{"less than one", 10, length - 1, []int{0, 0}, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := config(&web{texts: map[string]string{keysURL: published(jwk("a", rsaKey))}})
+			c.Remember, c.RememberBytes = test.tokens, test.bytes
+			decoded := 0
+			c.Decode = func([]byte) (string, error) { decoded++; return "", nil }
+			v := newVerifier(t, c)
+			for _, i := range test.asked {
+				if _, code := v.Verify(t.Context(), raws[i]); code != "" {
+					t.Fatal(code)
+				}
+			}
+			if decoded != test.decoded {
+				t.Errorf("decoded %d times, want %d", decoded, test.decoded)
+			}
+		})
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -55,8 +56,8 @@ func Algorithms() (names []string) {
 	return names
 }
 
-// Config is what a [Verifier] is made of. Issuer, Audiences, Remember, Decode, Now, Logger and
-// Meter are required.
+// Config is what a [Verifier] is made of. Issuer, Audiences, Remember, RememberBytes, Decode, Now,
+// Logger and Meter are required.
 type Config[C any] struct {
 	Issuer     string   // what iss must be, to the byte; https, or http on a loopback address
 	Audiences  []string // aud must hold one of them
@@ -70,7 +71,8 @@ type Config[C any] struct {
 	// CacheFile keeps the last keys that were fetched, for a start without the issuer; empty: none.
 	CacheFile string
 
-	Remember int // verified tokens
+	Remember      int // verified tokens
+	RememberBytes int // of the text of those tokens, together; their claims take about five times that
 	// Decode turns claims into what is returned of them, once for each token. What it refuses is
 	// [CodeInvalid].
 	Decode func(claims []byte) (C, error)
@@ -87,6 +89,7 @@ type Verifier[C any] struct {
 	algorithms []jose.SignatureAlgorithm
 	keys       *keys
 	remembered *lru.Cache[[sha256.Size]byte, remembered[C]]
+	bytes      atomic.Int64 // of the text of what is remembered
 	metrics    metrics
 }
 
@@ -95,6 +98,7 @@ type remembered[C any] struct {
 	claims  C
 	expires time.Time // leeway included
 	key     string    // fingerprint of the key that signed it
+	bytes   int       // of its text
 }
 
 // New checks the configuration and reads the keys that were kept on disk, or those of KeysFile,
@@ -121,7 +125,7 @@ func New[C any](c Config[C]) (*Verifier[C], error) {
 	if err != nil {
 		return nil, err
 	}
-	if v.remembered, err = lru.New[[sha256.Size]byte, remembered[C]](c.Remember); err != nil {
+	if v.remembered, err = lru.NewWithEvict(c.Remember, v.forgotten); err != nil {
 		return nil, fmt.Errorf("making room for tokens: %w", err)
 	}
 	if v.metrics, err = newMetrics(c.Meter, v.keys); err != nil {
@@ -161,7 +165,7 @@ func (v *Verifier[C]) Verify(ctx context.Context, raw string) (claims C, code st
 	}
 	good, code := v.judge(ctx, raw)
 	if code == "" {
-		v.remembered.Add(hash, good)
+		v.remember(hash, good)
 		v.metrics.count(ctx, outcomeVerified)
 		return good.claims, ""
 	}
@@ -181,6 +185,22 @@ func (v *Verifier[C]) recall(hash [sha256.Size]byte) (claims C, ok bool) {
 		return claims, false
 	}
 	return known.claims, true
+}
+
+// remember keeps a good token, and as many others as there is room for beside it.
+func (v *Verifier[C]) remember(hash [sha256.Size]byte, good remembered[C]) {
+	if known, _ := v.remembered.ContainsOrAdd(hash, good); known {
+		return // by another question, at the same time
+	}
+	for v.bytes.Add(int64(good.bytes)); v.bytes.Load() > int64(v.config.RememberBytes); {
+		if _, _, ok := v.remembered.RemoveOldest(); !ok {
+			return
+		}
+	}
+}
+
+func (v *Verifier[C]) forgotten(_ [sha256.Size]byte, was remembered[C]) {
+	v.bytes.Add(-int64(was.bytes))
 }
 
 func (v *Verifier[C]) judge(ctx context.Context, raw string) (good remembered[C], code string) {
@@ -207,6 +227,6 @@ func (v *Verifier[C]) judge(ctx context.Context, raw string) (good remembered[C]
 	if good.claims, err = v.config.Decode(payload); err != nil {
 		return good, CodeInvalid
 	}
-	good.expires, good.key = expires, key.fingerprint
+	good.expires, good.key, good.bytes = expires, key.fingerprint, len(raw)
 	return good, ""
 }

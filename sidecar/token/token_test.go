@@ -89,7 +89,7 @@ const keysURL = issuer + "/keys"
 
 func config(w *web) token.Config[string] {
 	return token.Config[string]{
-		Issuer: issuer, Audiences: []string{"app_0", audience}, Leeway: 30 * time.Second, KeysURL: keysURL, Remember: 100, Transport: w,
+		Issuer: issuer, Audiences: []string{"app_0", audience}, Leeway: 30 * time.Second, KeysURL: keysURL, Remember: 100, RememberBytes: 1 << 20, Transport: w,
 		Decode: func(claims []byte) (string, error) { return string(claims), strictjson.Check(claims, 16) },
 		Now:    func() time.Time { return noon }, Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
 	}
