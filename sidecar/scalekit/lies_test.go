@@ -125,3 +125,116 @@ func TestHangingUpLeavesTheSchedule(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A page out of a cache is as old as its Date, and so is the listing that it is a part of.
+func TestTheOldestPageDatesTheListing(t *testing.T) {
+	a := newAPI(t)
+	a.permissions = oneAfterTheOther(
+		failing(200, permissionPage("second", 3, listed("perm_1", "a")), "Date: Mon, 15 Jan 2024 10:30:05 GMT"),
+		failing(200, permissionPage("third", 3, listed("perm_2", "b")), "Date: Mon, 15 Jan 2024 09:30:00 GMT"),
+		failing(200, permissionPage("", 3, listed("perm_3", "c")), "Date: Mon, 15 Jan 2024 10:30:00 GMT"),
+	)
+	got, err := newClient(t, configOf(a.URL)).Permissions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Began.String() != "2024-01-15T09:30:00.000000000Z" || got.Ended.String() != "2024-01-15T10:30:05.000000000Z" {
+		t.Errorf("got %s to %s", got.Began, got.Ended)
+	}
+}
+
+// What is dated later than the answer that tells it would win over all events until then.
+func TestTimesAheadOfTheAnswerAreTakenBack(t *testing.T) {
+	a := newAPI(t)
+	a.permissions = answering(permissionPage("", 2,
+		`{"id":"perm_1","name":"a","create_time":"2100-01-01T00:00:00Z","update_time":"2100-01-02T00:00:00Z"}`,
+		`{"id":"perm_2","name":"b","update_time":"2024-01-15T10:30:00.9Z"}`))
+	got, err := newClient(t, configOf(a.URL)).Permissions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const end = "2024-01-15T10:30:00.999999999Z" // of the second that Date names
+	if s := got.States[0]; s.OccurredAt.String() != end || s.CreatedAt.String() != end {
+		t.Errorf("got %s and %s", s.OccurredAt, s.CreatedAt)
+	}
+	if s := got.States[1]; s.OccurredAt.String() != "2024-01-15T10:30:00.900000000Z" || s.CreatedAt != 0 {
+		t.Errorf("got %s and %s", s.OccurredAt, s.CreatedAt)
+	}
+}
+
+// One listing with a Date ahead of all others must not confirm anything, nor date it.
+func TestAClockThatWentBackBeginsAnew(t *testing.T) {
+	s := newScene(t)
+	b := shown("perm_2", "b", "", 0)
+	s.event(permission.Created, "perm_1", "a", "", 0)
+	s.vendor.lists(1e6, b)
+	s.reconcile()
+	s.vendor.lists(1, b)
+	s.reconcile()
+	s.allows("a", "b")
+	s.vendor.lists(2, b)
+	s.reconcile()
+	s.allows("b")
+	s.vendor.lists(3, shown("perm_1", "a", "", 0), b)
+	s.reconcile()
+	s.allows("a", "b")
+}
+
+// Two ids of one name would take it from each other for ever.
+func TestANameThatIsListedTwiceStaysWhereItIs(t *testing.T) {
+	s := newScene(t)
+	one, two := shown("perm_1", "a", "one", 0), shown("perm_2", "a", "two", 0)
+	s.vendor.lists(1, one, two)
+	s.reconcile()
+	first := s.names()["a"]
+	for _, minute := range []float64{3, 5, 7} {
+		s.vendor.lists(minute, one, two)
+		s.reconcile()
+		if got := s.names()["a"]; got != first {
+			t.Errorf("after %v minutes %+v, at first %+v", minute, got, first)
+		}
+	}
+}
+
+// Roles that can't be listed behind an event are asked for again, when Scalekit wants it.
+func TestRolesWaitAsLongAsTheyAreAskedTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t)
+		r, err := scalekit.NewReconciler(scalekit.Config{
+			Source: s.vendor, Catalog: s.catalog, Interval: 24 * time.Hour, StaleAfter: 48 * time.Hour, MaxDrift: 0.2,
+			Now: time.Now, Random: func() float64 { return 0.5 }, Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		go r.Run(ctx)
+		synctest.Wait()
+		set := func(denied error) {
+			s.vendor.Lock()
+			defer s.vendor.Unlock()
+			s.vendor.roles, s.vendor.deny = []permission.Role{{ID: "role_1", Name: "admin"}}, denied
+		}
+		expect := func(after time.Duration, roles int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			s.vendor.Lock()
+			defer s.vendor.Unlock()
+			s.catalog.Lock()
+			defer s.catalog.Unlock()
+			if s.vendor.listings != 1 || len(s.catalog.roles) != roles {
+				t.Errorf("got %d listings and %d roles, want 1 and %d", s.vendor.listings, len(s.catalog.roles), roles)
+			}
+		}
+		set(&scalekit.APIError{Kind: scalekit.KindRateLimited, RetryAfter: time.Hour})
+		r.RolesChanged()
+		expect(time.Minute, 0)
+		set(nil)
+		r.RolesChanged()
+		expect(58*time.Minute, 0)
+		expect(2*time.Minute, 1)
+		stop()
+		synctest.Wait()
+	})
+}
