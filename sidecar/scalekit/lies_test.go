@@ -238,3 +238,49 @@ func TestRolesWaitAsLongAsTheyAreAskedTo(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// Date is cut to the second, so that what an event says of that very instant is newer.
+func TestAnEventOfTheListingsOwnInstantIsNewer(t *testing.T) {
+	b := shown("perm_2", "b", "", 0)
+	t.Run("than an absence", func(t *testing.T) {
+		s := newScene(t)
+		s.vendor.lists(0.5, b)
+		s.reconcile()
+		s.event(permission.Created, "perm_1", "a", "", 1)
+		s.vendor.lists(1, b)
+		if status := s.reconcile(); status.Drift.Surplus.Count != 0 || status.Drift.Waiting != 0 {
+			t.Errorf("got %+v", status.Drift)
+		}
+	})
+	t.Run("than the first of two absences", func(t *testing.T) {
+		s := newScene(t)
+		s.event(permission.Created, "perm_1", "a", "", 0)
+		s.vendor.lists(1, b)
+		s.reconcile()
+		s.event(permission.Updated, "perm_1", "a", "", 1)
+		s.vendor.lists(1.5, b)
+		s.reconcile()
+		s.allows("a", "b")
+	})
+	t.Run("than other content", func(t *testing.T) {
+		s := newScene(t)
+		s.event(permission.Updated, "perm_1", "a", "event", 1)
+		s.vendor.lists(1, shown("perm_1", "a", "listing", 0))
+		if status := s.reconcile(); status.Drift != nil {
+			t.Errorf("got %+v", status.Drift)
+		}
+	})
+	t.Run("than the first of two other contents", func(t *testing.T) {
+		s := newScene(t)
+		listing := shown("perm_1", "a", "listing", 0)
+		s.event(permission.Updated, "perm_1", "a", "old", 0.5)
+		s.vendor.lists(1, listing)
+		s.reconcile()
+		s.event(permission.Updated, "perm_1", "a", "event", 1)
+		s.vendor.lists(3, listing)
+		s.reconcile()
+		if got := s.names()["a"].Description; got != "event" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
