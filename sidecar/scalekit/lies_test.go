@@ -284,3 +284,62 @@ func TestAnEventOfTheListingsOwnInstantIsNewer(t *testing.T) {
 		}
 	})
 }
+
+// Two listings say that an id was gone when the first of them began, and nothing of later.
+func TestAnEventBetweenTwoListingsThatArrivesAfterThemWins(t *testing.T) {
+	s := newScene(t)
+	b := shown("perm_2", "b", "", 0)
+	s.event(permission.Created, "perm_1", "a", "", 0)
+	for _, minute := range []float64{1, 2} {
+		s.vendor.lists(minute, b)
+		s.reconcile()
+	}
+	s.allows("b")
+	s.event(permission.Updated, "perm_1", "a", "", 1.5)
+	s.allows("a", "b")
+}
+
+func TestOtherContentOfTheSameInstantIsTakenFromTheSecondListing(t *testing.T) {
+	for minute, want := range map[float64]string{3: "event", 4: "listing"} {
+		s := newScene(t)
+		s.event(permission.Updated, "perm_1", "a", "event", 2)
+		for _, listing := range []float64{3, 4} {
+			if listing <= minute {
+				s.vendor.lists(listing, shown("perm_1", "a", "listing", 2))
+				s.reconcile()
+			}
+		}
+		if got := s.names()["a"].Description; got != want {
+			t.Errorf("after minute %v: got %q, want %q", minute, got, want)
+		}
+	}
+}
+
+// A name that is taken away by renaming is as gone as one that isn't listed.
+func TestRenamesCountAsRemovals(t *testing.T) {
+	for name, updated := range map[string]float64{"changed later than the events": 0.5, "changed before": -1} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			all := twenty(s)
+			for i := range 11 {
+				all[i] = shown(all[i].ID, "renamed:"+all[i].Name, "", updated)
+			}
+			s.vendor.lists(1, all...)
+			if _, err := s.reconciler.Reconcile(t.Context()); !errors.Is(err, scalekit.ErrHeldBack) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestADeletionBetweenTwoListingsThatArrivesAfterThemWins(t *testing.T) {
+	s := newScene(t)
+	s.event(permission.Deleted, "perm_1", "a", "", 0)
+	for _, minute := range []float64{5, 6} {
+		s.vendor.lists(minute, shown("perm_1", "a", "", -1))
+		s.reconcile()
+	}
+	s.allows("a")
+	s.event(permission.Deleted, "perm_1", "a", "", 5.5)
+	s.allows()
+}
