@@ -92,7 +92,9 @@ func (l *loader) fill(ctx context.Context, progress Progress) (err error) {
 func (l *loader) copy(ctx context.Context, tx *bbolt.Tx, states []permission.State, progress Progress) error {
 	first, _ := tx.Bucket(bucketNames).Cursor().First()
 	l.step.wasEmpty = first == nil
-	w := &keyWriter{to: l.draft.db, count: counter{ctx: ctx, total: 2 * int64(len(states)+tx.Bucket(bucketStates).Inspect().KeyN), progress: progress}}
+	most := len(states) + tx.Bucket(bucketStates).Inspect().KeyN
+	l.bearers = make([]bearer, 0, most)
+	w := &keyWriter{to: l.draft.db, count: counter{ctx: ctx, total: 2 * int64(most), progress: progress}}
 	if err := w.create(); err != nil {
 		return err
 	}
@@ -353,16 +355,16 @@ func (l *loader) noteTouchedStates(from *bbolt.Tx, touched touchedKeys) error {
 }
 
 // rolesNow returns the roles of the coming revision: the repair's, else what the catalog has.
+// The draft may hold them already, and the catalog others by now.
 func (l *loader) rolesNow(t *transaction) (*roles, error) {
-	current := l.catalog.current.Load().roles
 	list := l.repair.Roles
 	if list == nil {
-		list = current.list
+		list = l.catalog.current.Load().roles.list
 	}
 	if err := t.putRoles(list); err != nil {
 		return nil, err
 	}
-	return t.rolesAfter(current), nil
+	return readRoles(t.meta.Bucket)
 }
 
 // errTouchedIsGone: no state is ever removed.

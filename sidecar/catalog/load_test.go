@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -11,8 +12,10 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"go.etcd.io/bbolt"
+	"pgregory.net/rapid"
 
 	"github.com/postern-authz/postern/sidecar/permission"
+	"github.com/postern-authz/postern/sidecar/permission/permissiontest"
 )
 
 var admin = permission.Role{ID: "role_1", Name: "admin", Permissions: []string{"many:1", "many:2"}}
@@ -292,4 +295,109 @@ func TestTheFormatBefore(t *testing.T) {
 		t.Errorf("a commit left it %s", got)
 	}
 	compareWithFile(t, c, dir)
+}
+
+// Roles that somebody else stored while a load was under way: questions see what a restart finds.
+func TestRolesThatChangeDuringALoad(t *testing.T) {
+	dir := t.TempDir()
+	var c *Catalog
+	viewer := permission.Role{ID: "role_2", Name: "viewer"}
+	set := func(role permission.Role) {
+		if _, err := c.Repair(context.Background(), Repair{Roles: []permission.Role{role}}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	c = openHooked(t, dir, hooks{step: func(step string) error {
+		if step == "sync" {
+			set(viewer)
+		}
+		return nil
+	}}, 10)
+	for want, roles := range map[string][]permission.Role{"admin": {admin}, "viewer": nil} {
+		set(admin)
+		if _, err := c.loadRepair(context.Background(), Repair{States: manyStates(5).states, Roles: roles}, Progress(nil).orNone()); err != nil {
+			t.Fatal(err)
+		}
+		restarted := openHooked(t, copyDirectory(t, dir), hooks{}, 10)
+		if got, found := c.current.Load().roles.list, restarted.current.Load().roles.list; len(got) != 1 || got[0].Name != want || found[0].Name != want {
+			t.Errorf("want %s: questions see %v, a restart finds %v", want, got, found)
+		}
+	}
+}
+
+// Any states before, any events meanwhile: the load leads to what single commits lead to, and
+// whoever was pinned before or meanwhile goes on seeing what there was.
+func TestALoadBetweenAnyEvents(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		draw := func(label string) (states []permission.State) {
+			for _, e := range permissiontest.Histories().Draw(rt, label) {
+				states = append(states, e.State())
+			}
+			return states
+		}
+		before, repair, meanwhile := draw("before"), draw("repair"), draw("meanwhile")
+		for _, claim := range permissiontest.Claims().Draw(rt, "claims") {
+			repair = append(repair, claim.State())
+		}
+		names := map[string]bool{"nobody": true}
+		for _, s := range slices.Concat(before, repair, meanwhile) {
+			names[s.Name] = true
+		}
+		var c *Catalog
+		look := func(at *snapshot) string {
+			var text strings.Builder
+			for _, name := range slices.Sorted(maps.Keys(names)) {
+				e, err := c.lookup(at, name)
+				fmt.Fprintln(&text, name, e.permission(), e.deletion(), err)
+			}
+			for _, which := range []collection{livePermissions, deletedPermissions} {
+				all, err := c.build(context.Background(), at, which)
+				fmt.Fprintln(&text, all, err)
+			}
+			return text.String()
+		}
+		pinned := map[*snapshot]string{}
+		submit := func(states []permission.State) {
+			for _, s := range states {
+				if _, err := c.Repair(context.Background(), Repair{States: []permission.State{s}}, nil); err != nil {
+					rt.Error(err)
+				}
+				at := c.current.Load()
+				pinned[at] = look(at)
+			}
+		}
+		c = openHooked(t, dir, hooks{step: func(step string) error {
+			if step == "sync" {
+				submit(meanwhile)
+			}
+			return nil
+		}}, 3)
+		pinned[c.current.Load()] = look(c.current.Load())
+		if _, err := c.Repair(context.Background(), Repair{States: before}, nil); err != nil {
+			rt.Fatal(err)
+		}
+		pinned[c.current.Load()] = look(c.current.Load())
+		if _, err := c.loadRepair(context.Background(), Repair{States: repair}, Progress(nil).orNone()); err != nil {
+			rt.Fatal(err)
+		}
+		for at, want := range pinned {
+			if got := look(at); got != want {
+				rt.Errorf("revision %d: got\n%s\nwant\n%s", at.sync.Revision, got, want)
+			}
+		}
+		loaded := c.current.Load().sync
+		if report, err := c.Verify(context.Background(), nil); err != nil || len(report.Problems) > 0 {
+			rt.Errorf("got %+v, %v", report, err)
+		}
+		if err := c.Close(); err != nil {
+			rt.Fatal(err)
+		}
+		if found := openHooked(t, dir, hooks{}, 1).current.Load().sync; found != loaded {
+			rt.Errorf("a restart finds %+v, want %+v", found, loaded)
+		}
+	})
 }

@@ -99,6 +99,7 @@ func TestListingRule(t *testing.T) {
 		{"two listings overrule newer events until then", []permission.State{event(u, 6, "perm_1"), claim("confirmed", 7, 1, "perm_1")}, true, "listing"},
 		{"and none after them", []permission.State{event(u, 8, "perm_1"), claim("confirmed", 7, 1, "perm_1")}, true, "event"},
 		{"an absent id leaves the name to the one that took its place", []permission.State{event(c, 1, "perm_1"), claim("absent", 5, 1, "perm_1"), claim("", 0, 3, "perm_2")}, true, "listing"},
+		{"a deletion event decides, also where listings miss its id", []permission.State{event(c, 1, "perm_1"), claim("absent", 5, 1, "perm_1"), event(d, 3, "perm_1"), claim("", 0, 2, "perm_2")}, false, ""},
 		{"a deletion event of another id doesn't outlive a confirmation", []permission.State{event(d, 6, "perm_1"), claim("confirmed", 7, 3, "perm_2")}, true, "listing"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -117,5 +118,18 @@ func TestListingRule(t *testing.T) {
 				t.Errorf("got %+v, want live %v by %q", got, test.live, test.text)
 			}
 		})
+	}
+}
+
+func TestDeletion(t *testing.T) {
+	e := permission.Event{ID: "evt_1", Kind: permission.Created, OccurredAt: 1, PermissionID: "perm_1", Name: "data:manage"}
+	gone := e.State()
+	gone.AbsentAt = 5
+	if at, by := gone.Deletion(); at != 5 || by != "" {
+		t.Errorf("missed by listings: got %d by %q", at, by)
+	}
+	e.Kind, e.ID, e.OccurredAt = permission.Deleted, "evt_2", 3
+	if at, by := permission.Merge(gone, e.State()).Deletion(); at != 3 || by != "evt_2" {
+		t.Errorf("deleted by an event, too: got %d by %q", at, by)
 	}
 }

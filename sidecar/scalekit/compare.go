@@ -27,7 +27,8 @@ type finding struct {
 
 // memory is what listings said before.
 type memory struct {
-	digest   permission.Digest  // of the last listing
+	began    permission.Instant // of the last listing
+	digest   permission.Digest  // of it
 	since    permission.Instant // the first listing of that digest, with none of another in between
 	findings map[string]finding // by id, at most mostRemembered
 }
@@ -66,11 +67,15 @@ type comparer struct {
 	rest    []permission.State
 	memory  memory
 	plan    plan
+	names   map[string]int // how often the listing names each; made when first asked
 }
 
 func newComparer(l *Listing, m memory) *comparer {
+	if l.Began < m.began {
+		m = memory{} // one of the two clocks is wrong, and what was said at a later time can't be confirmed
+	}
 	c := &comparer{listing: l, rest: l.States, memory: m}
-	c.plan.next = memory{digest: digestOf(l.States), since: l.Began, findings: map[string]finding{}}
+	c.plan.next = memory{began: l.Began, digest: digestOf(l.States), since: l.Began, findings: map[string]finding{}}
 	if m.since != 0 && m.digest == c.plan.next.digest {
 		c.plan.next.since = m.since
 	}
@@ -178,11 +183,22 @@ func (c *comparer) different(h held, listed permission.State) {
 	}
 }
 
-// overshadowed: both say the same of the id, but another one decides for its name.
+// overshadowed: both say the same of the id, but another one decides for its name. Where the
+// listing gives the name to several ids, it doesn't say which of them should.
 func (c *comparer) overshadowed(h held, listed permission.State) {
-	if c.confirm(h, listed) {
+	if c.timesNamed(listed.Name) == 1 && c.confirm(h, listed) {
 		c.plan.drift.Missing.add(listed.Name)
 	}
+}
+
+func (c *comparer) timesNamed(name string) int {
+	if c.names == nil {
+		c.names = make(map[string]int, len(c.listing.States))
+		for _, s := range c.listing.States {
+			c.names[s.Name]++
+		}
+	}
+	return c.names[name]
 }
 
 // confirm has the listing overrule what the catalog holds, if one from at least a minute

@@ -31,8 +31,8 @@ type Listing struct {
 	// States are those of live permissions, in the order of their ids and with the source
 	// reconcile, without Scalekit's own. OccurredAt is update_time.
 	States []permission.State
-	Began  permission.Instant // Date of the first page's answer, Scalekit's clock, in whole seconds
-	Ended  permission.Instant // Date of the last page's answer
+	Began  permission.Instant // earliest Date of a page's answer, Scalekit's clock, in whole seconds
+	Ended  permission.Instant // latest Date of a page's answer
 	Pages  int
 }
 
@@ -51,7 +51,18 @@ func (c *Client) Permissions(ctx context.Context) (*Listing, error) {
 	if err != nil {
 		return nil, w.fail(KindIncomplete, err)
 	}
+	notAhead(states, w.ended)
 	return &Listing{States: states, Began: w.began, Ended: w.ended, Pages: w.pages.Count()}, nil
+}
+
+// notAhead takes back times that are ahead of the answer that told them: what is dated later would
+// win over all events until then, and no listing could miss it. Date is cut to the second.
+func notAhead(states []permission.State, ended permission.Instant) {
+	latest := ended + permission.Instant(time.Second) - 1
+	for i := range states {
+		states[i].OccurredAt = min(states[i].OccurredAt, latest)
+		states[i].CreatedAt = min(states[i].CreatedAt, latest)
+	}
 }
 
 // onPage tells an error of the listing which page it met.
@@ -104,7 +115,7 @@ func (w *walk) page(ctx context.Context, token string) (next string, err error) 
 	if w.pages.Count() == 1 {
 		w.began = date
 	}
-	w.ended = date
+	w.began, w.ended = min(w.began, date), max(w.ended, date) // a page out of a cache is as old as its Date
 	w.bytes += len(got.body)
 	return page.Next, nil
 }

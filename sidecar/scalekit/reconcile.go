@@ -120,12 +120,12 @@ func (r *Reconciler) Listed() <-chan struct{} { return r.board.listed }
 func (r *Reconciler) Reconcile(ctx context.Context) (Status, error) {
 	r.passes.Lock()
 	defer r.passes.Unlock()
-	defer ask(r.ran)
 	began := r.config.Now()
 	outcome, err := r.pass(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return r.Status(), err // whoever asked, or the process, has gone
+		return r.Status(), err // whoever asked, or the process, has gone: the schedule stands
 	}
+	defer ask(r.ran)
 	r.last, r.again = err, outcome.again
 	now := r.config.Now()
 	r.board.record(outcome, now, err)
@@ -137,6 +137,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) (Status, error) {
 
 // Accept lets a listing of that digest be applied once, however much it removes, and
 // reconciles. The digest is the one that [Status] tells of the listing that was held back.
+// It holds until a listing comes with another digest.
 func (r *Reconciler) Accept(ctx context.Context, digest permission.Digest) (Status, error) {
 	r.passes.Lock()
 	r.accepted = &digest
@@ -195,16 +196,12 @@ func (r *Reconciler) compare(ctx context.Context, listing *Listing) (plan, error
 func (r *Reconciler) believable(l *Listing, p plan) bool {
 	live, _ := r.config.Catalog.Standing()
 	most := max(fewRemovals, int(r.config.MaxDrift*float64(live)))
-	if (len(l.States) > 0 || live == 0) && p.drift.Surplus.Count <= most && p.removes <= most {
-		return true
+	accepted := r.accepted != nil && *r.accepted == p.next.digest
+	if !accepted || p.waiting == 0 {
+		r.accepted = nil // it was for that list as it stood: the same one is held back when it comes again
 	}
-	if r.accepted == nil || *r.accepted != p.next.digest {
-		return false
-	}
-	if p.waiting == 0 {
-		r.accepted = nil // for the next one to be held back again
-	}
-	return true
+	few := p.drift.Surplus.Count <= most && p.removes <= most
+	return accepted || few && (len(l.States) > 0 || live == 0)
 }
 
 // roleList returns no nil without an error: that would leave the roles as they are.

@@ -53,20 +53,23 @@ func ask(tokens chan<- struct{}) {
 // wait returns how long it is until the next reconciliation, behind one that ended with err
 // and would like another one soon; zero: doesn't care.
 func (r *Reconciler) wait(err error, again time.Duration) time.Duration {
-	var refused *APIError
-	switch {
-	case err == nil || errors.Is(err, ErrHeldBack):
-		r.backoff.Reset()
-	case errors.As(err, &refused):
-		return r.backoff.Next(refused.RetryAfter)
-	default:
-		return r.backoff.Next(0)
+	if err != nil && !errors.Is(err, ErrHeldBack) {
+		return r.backoff.Next(retryAfter(err))
 	}
+	r.backoff.Reset()
 	interval := time.Duration(float64(r.config.Interval) * (0.9 + 0.2*r.config.Random()))
 	if err == nil && again > 0 {
 		return min(interval, again)
 	}
 	return interval
+}
+
+// retryAfter returns how long Scalekit asked to wait; zero when it didn't.
+func retryAfter(err error) time.Duration {
+	if refused := new(APIError); errors.As(err, &refused) {
+		return refused.RetryAfter
+	}
+	return 0
 }
 
 func (r *Reconciler) lastRun() (err error, again time.Duration) { //nolint:revive,staticcheck // it isn't this function's error
@@ -75,8 +78,10 @@ func (r *Reconciler) lastRun() (err error, again time.Duration) { //nolint:reviv
 	return r.last, r.again
 }
 
-// followRoles lists the roles behind role events, until ctx ends.
+// followRoles lists the roles behind role events, until ctx ends. After a failure it waits as
+// long as it was asked to.
 func (r *Reconciler) followRoles(ctx context.Context) {
+	backoff := Backoff{Base: firstBackoff, Max: r.config.Interval, Random: r.config.Random}
 	for {
 		select {
 		case <-ctx.Done():
@@ -84,9 +89,15 @@ func (r *Reconciler) followRoles(ctx context.Context) {
 		case <-r.roles:
 		}
 		r.settleRoles(ctx)
-		if err := r.reconcileRoles(ctx); err != nil && ctx.Err() == nil {
-			r.config.Logger.Warn("listing roles after a role event failed; the next reconciliation tries again", "kind", failureKind(err), "error", err)
-			r.Ask()
+		err := r.reconcileRoles(ctx)
+		if err == nil || ctx.Err() != nil {
+			backoff.Reset()
+			continue
+		}
+		wait := backoff.Next(retryAfter(err))
+		r.config.Logger.Warn("listing roles after a role event failed", "kind", failureKind(err), "error", err, "again_in", wait)
+		if sleep(ctx, wait) == nil {
+			r.RolesChanged()
 		}
 	}
 }

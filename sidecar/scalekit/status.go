@@ -109,7 +109,7 @@ func (b *board) record(o outcome, now time.Time, err error) {
 }
 
 func (b *board) recordDrift(o outcome, now time.Time, heldBack bool) {
-	if o.drift.Empty() {
+	if o.drift.Empty() && !heldBack { // what is held back is accepted by its digest, even where nothing of it counts yet
 		b.drifting = false
 		return
 	}
