@@ -233,12 +233,12 @@ func (r *Reconciler) report(o outcome, err error) {
 	d := o.drift
 	if !d.Empty() {
 		logger.Warn("the catalog differed from Scalekit's list", "missing", d.Missing.Count, "surplus", d.Surplus.Count, "different", d.Different.Count,
-			"names", firstNames(d), "applied", o.applied, "changed", o.changed, "waiting_for_another_listing", o.waiting, "listing_digest", o.digest)
+			"names", firstNames(d), "applied", o.applied, "changed", o.changed, "waiting_for_another_listing", o.waiting, "listing_digest", o.digest.String())
 	}
 	switch {
 	case errors.Is(err, ErrHeldBack):
 		logger.Error("Scalekit's list would remove so much that it was not applied; if it is right, run `postern catalog accept` with its digest",
-			"listed", o.listed, "listing_digest", o.digest)
+			"listed", o.listed, "listing_digest", o.digest.String())
 	case err != nil:
 		logger.Warn("reconciling with Scalekit failed, the catalog stays as it is", "kind", failureKind(err), "error", err)
 	default:

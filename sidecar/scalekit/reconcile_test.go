@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -241,6 +242,20 @@ func TestALoudDifferenceIsHeldBack(t *testing.T) {
 				t.Errorf("got %+v", status.Drift)
 			}
 		})
+	}
+}
+
+// An operator copies the digest from the log to `postern catalog accept`.
+func TestTheLogTellsTheDigestToAccept(t *testing.T) {
+	s := newScene(t)
+	all := twenty(s)
+	s.vendor.lists(1, all[:5]...)
+	if _, err := s.reconciler.Reconcile(t.Context()); !errors.Is(err, scalekit.ErrHeldBack) {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`"listing_digest":%q`, s.reconciler.Status().Drift.ListingDigest)
+	if got := strings.Count(s.log.String(), want); got != 2 {
+		t.Errorf("want %s in the line of the difference and in that of what to do, got:\n%s", want, &s.log)
 	}
 }
 

@@ -1,6 +1,7 @@
 package scalekit_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -148,6 +149,7 @@ type scene struct {
 	catalog    *shelf
 	reconciler *scalekit.Reconciler
 	now        time.Time
+	log        bytes.Buffer // lines of JSON
 }
 
 func newScene(t *testing.T) *scene {
@@ -162,7 +164,7 @@ func (s *scene) restart() *scalekit.Reconciler {
 	r, err := scalekit.NewReconciler(scalekit.Config{
 		Source: s.vendor, Catalog: s.catalog, Interval: 5 * time.Minute, StaleAfter: 15 * time.Minute, MaxDrift: 0.2,
 		Now: func() time.Time { return s.now }, Random: func() float64 { return 0.5 },
-		Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
+		Logger: slog.New(slog.NewJSONHandler(&s.log, nil)), Meter: noop.Meter{},
 	})
 	if err != nil {
 		s.Fatal(err)
