@@ -129,7 +129,7 @@ func readOptions(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.only, "only", "", "storms to run, comma-separated: "+strings.Join(names(storms()), ", "))
 	flags.Uint64Var(&o.seed, "seed", rand.Uint64(), "seed of all randomness; random by default") //nolint:gosec // it is printed
 	flags.DurationVar(&o.length, "for", 2*time.Minute, "how long the storms take together, flip, truth and the last comparisons aside")
-	flags.BoolVar(&o.short, "short", false, "half a minute in all: short storms and few trials")
+	flags.BoolVar(&o.short, "short", false, "three quarters of a minute in all: short storms, few trials and few changes")
 	flags.BoolVar(&o.strict, "strict", false, "a storm that can't run here is an error")
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -19,7 +19,8 @@ const (
 	clientID     = "skc_storm"
 	clientSecret = "simulated"
 
-	listensWithin = 5 * time.Second // a simulated Scalekit that comes back
+	answerTakes   = 40 * time.Millisecond // of Scalekit's API
+	listensWithin = 5 * time.Second       // a simulated Scalekit that comes back
 	headersWithin = 5 * time.Second
 )
 
@@ -83,7 +84,7 @@ func (v *vendor) open(ctx context.Context) error {
 		return err
 	}
 	v.RevokeAPITokens()
-	server := &http.Server{Handler: v.counted(), ReadHeaderTimeout: headersWithin}
+	server := &http.Server{Handler: v.slow(), ReadHeaderTimeout: headersWithin}
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
 	all.Go(func() { _ = server.Serve(l) }) // it ends when it is shut
@@ -116,14 +117,30 @@ func (v *vendor) close() {
 	}
 }
 
-func (v *vendor) counted() http.Handler {
+// slow has every answer arrive later than it was made, so that much changes meanwhile, and
+// counts listings.
+func (v *vendor) slow() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/api/v1/permissions" && r.URL.Query().Get("page_token") == "" {
 			v.listings.Add(1)
 		}
-		v.ServeHTTP(w, r)
+		v.ServeHTTP(late{w, r.Context()}, r)
 	})
 }
+
+// late holds an answer back that has been made.
+type late struct {
+	http.ResponseWriter
+	ctx context.Context
+}
+
+func (l late) WriteHeader(status int) {
+	pause(l.ctx, answerTakes)
+	l.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is what [http.ResponseController] looks for.
+func (l late) Unwrap() http.ResponseWriter { return l.ResponseWriter }
 
 // toCurrent carries webhooks to the current sidecar, wherever it listens.
 type toCurrent struct{ f *field }

@@ -71,11 +71,11 @@ func truthStorm(ctx context.Context, f *field) (err error) {
 	}
 	stop := t.askers(ctx)
 	err = t.rage(ctx)
-	if err == nil {
+	if err == nil && !t.hopeless() {
 		err = t.calm(ctx)
 	}
 	stop()
-	if err != nil || ctx.Err() != nil {
+	if err != nil || ctx.Err() != nil || t.hopeless() {
 		return errors.Join(err, ctx.Err())
 	}
 	t.compareNames(ctx)
@@ -90,12 +90,10 @@ func (t *truth) observe(d simulator.Delivery) {
 		t.violate("a forged webhook was answered %d: %s of %s", d.Status, d.Type, d.Name)
 	case forged:
 		t.count("forgeries refused", 1)
-	case d.State == simulator.Dropped:
+	case d.State == simulator.Dropped || (d.State == simulator.Lost && d.Status == 0): // a start may take longer than all attempts
 		t.count("webhooks lost", 1)
-	case d.State == simulator.Lost:
-		t.violate("%s of %s was sent %d times and never acknowledged; the last answer was %d %s", d.Type, d.Name, d.Attempts, d.Status, d.Error)
 	case d.Status != http.StatusCreated:
-		t.violate("%s of %s was answered %d, want 201", d.Type, d.Name, d.Status)
+		t.violate("%s of %s was sent %d times, and the last answer was %d, want 201", d.Type, d.Name, d.Attempts, d.Status)
 	default:
 		t.acknowledged(d)
 	}
@@ -280,7 +278,7 @@ var essential = []string{
 // wasOne returns an error if something essential never happened.
 func (t *truth) wasOne() error {
 	missing := slices.DeleteFunc(slices.Clone(essential), func(what string) bool { return t.counted(what) > 0 })
-	if len(missing) > 0 && !t.hopeless() {
+	if len(missing) > 0 {
 		return fmt.Errorf("that was no storm; what didn't happen: %q", missing)
 	}
 	return nil
