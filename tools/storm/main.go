@@ -82,15 +82,29 @@ type options struct {
 
 func main() {
 	// Whatever ends the run, nothing may stay mounted and no sidecar running.
-	ctx, unheard := signal.NotifyContext(context.Background(), syscall.SIGPIPE)
-	defer unheard()
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	// Once somebody is told of it, a broken pipe is an error where it was written, and not an
+	// end: connections break whenever a sidecar is killed.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	if err := run(ctx, os.Args[1:], heard{os.Stdout, stop}, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "storm:", err)
-		unheard()
 		os.Exit(1)
 	}
+}
+
+// heard calls gone when nobody reads what is told any more.
+type heard struct {
+	io.Writer
+	gone func()
+}
+
+func (h heard) Write(p []byte) (int, error) {
+	n, err := h.Writer.Write(p)
+	if err != nil {
+		h.gone()
+	}
+	return n, err
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
