@@ -51,9 +51,8 @@ func newVendor(f *field, seed uint64, observe func(simulator.Delivery)) (*vendor
 	v.Simulator, err = simulator.New(simulator.Config{
 		URL: v.url(), EnvironmentID: environmentID, ClientID: clientID, ClientSecret: clientSecret, Seed: seed,
 		Webhooks: simulator.Webhooks{
-			URL:  "http://sidecar/webhooks/scalekit",
-			Sign: func(id string, at time.Time, body []byte) http.Header { return sign(key, id, at, body) },
-			// Longer together than a sidecar is away.
+			URL:      "http://sidecar/webhooks/scalekit",
+			Sign:     func(id string, at time.Time, body []byte) http.Header { return sign(key, id, at, body) },
 			Attempts: 12, First: 20 * time.Millisecond, Longest: 500 * time.Millisecond, Timeout: 2 * time.Second,
 			Transport: toCurrent{f}, Observe: observe,
 		},
@@ -142,13 +141,13 @@ func (l late) WriteHeader(status int) {
 // Unwrap is what [http.ResponseController] looks for.
 func (l late) Unwrap() http.ResponseWriter { return l.ResponseWriter }
 
-// toCurrent carries webhooks to the current sidecar, wherever it listens.
+// toCurrent carries webhooks to the current sidecar, wherever it listens, and waits for one.
 type toCurrent struct{ f *field }
 
 func (t toCurrent) RoundTrip(r *http.Request) (*http.Response, error) {
-	s := t.f.standing()
-	if s == nil {
-		return nil, errors.New("no sidecar is there")
+	s, err := t.f.present(r.Context())
+	if err != nil {
+		return nil, err
 	}
 	r = r.Clone(r.Context())
 	r.URL.Host = s.addrs["webhook"]

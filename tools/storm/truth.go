@@ -16,7 +16,8 @@ import (
 const (
 	longChanges  = 10_000
 	shortChanges = 1200
-	truthNames   = 250 // more than two pages of them are live
+	truthNames   = 250 // more than a page of them is live
+	mostPending  = 200 // webhooks on their way, for the storm to be about the sidecar and not about their queue
 	changePause  = 10 * time.Millisecond
 
 	sidecarLife   = 4 * time.Second
@@ -90,8 +91,10 @@ func (t *truth) observe(d simulator.Delivery) {
 		t.violate("a forged webhook was answered %d: %s of %s", d.Status, d.Type, d.Name)
 	case forged:
 		t.count("forgeries refused", 1)
-	case d.State == simulator.Dropped || (d.State == simulator.Lost && d.Status == 0): // a start may take longer than all attempts
+	case d.State == simulator.Dropped:
 		t.count("webhooks lost", 1)
+	case d.State == simulator.Lost && d.Status == 0: // a start may take longer than all attempts
+		t.count("webhooks given up", 1)
 	case d.Status != http.StatusCreated:
 		t.violate("%s of %s was sent %d times, and the last answer was %d, want 201", d.Type, d.Name, d.Attempts, d.Status)
 	default:
@@ -150,6 +153,7 @@ func (t *truth) change(ctx context.Context, random *rand.Rand) error {
 		}
 		t.count("changes", 1)
 		pause(ctx, some(random, changePause))
+		within(ctx, hangsAfter, func() bool { return t.scalekit.Counts().Pending < mostPending })
 	}
 	return nil
 }
