@@ -26,7 +26,7 @@ const (
 	scalekitAway  = 600 * time.Millisecond
 	reorderedFor  = 50 * time.Millisecond // longest wait of a webhook for the one that overtakes it
 	arrivesWithin = 30 * time.Second      // every webhook that isn't lost, after the storm
-	agreesWithin  = 60 * time.Second      // after the last webhook
+	agreesWithin  = 30 * time.Second      // after the last webhook; what only two listings a minute apart repair never happens here
 )
 
 // faulty is what goes wrong at the simulated Scalekit, each with one in twenty.
