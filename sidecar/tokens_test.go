@@ -28,21 +28,17 @@ type simulated struct {
 }
 
 // startScalekit serves one whose webhooks go to an address.
-func startScalekit(t *testing.T, webhookAddr string, change ...func(*simulator.Config)) simulated {
+func startScalekit(t *testing.T, webhookAddr string) simulated {
 	t.Helper()
 	server := httptest.NewUnstartedServer(nil)
-	c := simulator.Config{
+	s, err := simulator.New(simulator.Config{
 		URL: "http://" + server.Listener.Addr().String(), EnvironmentID: demoEnvironment, ClientID: "skc_1", ClientSecret: "simulated", Seed: 1,
 		Webhooks: simulator.Webhooks{
 			URL:  "http://" + webhookAddr + "/webhooks/scalekit",
 			Sign: must(webhook.ParseKeys(testSecret)).Sign,
 		},
 		Now: time.Now, Logger: slog.New(slog.DiscardHandler),
-	}
-	for _, do := range change {
-		do(&c)
-	}
-	s, err := simulator.New(c)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ type scene struct {
 	catalog    *shelf
 	reconciler *scalekit.Reconciler
 	now        time.Time
-	log        bytes.Buffer
+	log        bytes.Buffer // lines of JSON
 }
 
 func newScene(t *testing.T) *scene {

@@ -236,11 +236,20 @@ func (p *posts) attempt(ctx context.Context, d *delivery) {
 	}
 	status, failure := p.post(ctx, d)
 	if ctx.Err() != nil {
-		return // it stays pending: nobody knows what became of it
+		p.putBack(d) // nobody knows what became of it
+		return
 	}
 	if ended := p.judge(d, status, failure); ended != nil {
 		p.tell(ctx, *ended)
 	}
+}
+
+// putBack queues a delivery again whose attempt was cut off, for when run goes on.
+func (p *posts) putBack(d *delivery) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue = slices.Insert(p.queue, 0, d)
+	p.wakeUp()
 }
 
 // headers signs an attempt, or what a forger would put in the signature's place.

@@ -154,7 +154,8 @@ func CheckWebhookURL(text string) error {
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.routes.ServeHTTP(w, r) }
 
 // Run sends webhooks until ctx ends, and returns once no attempt is in flight. What is
-// pending then stays so.
+// pending then stays so, and is sent when Run is called again: also what was in flight, and
+// may have arrived.
 func (s *Simulator) Run(ctx context.Context) {
 	if s.posts == nil {
 		<-ctx.Done()

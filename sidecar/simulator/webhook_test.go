@@ -477,5 +477,15 @@ func TestWhatIsPendingAtTheEndStaysSo(t *testing.T) {
 		if err := s.Wait(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
+		ctx, stop = context.WithCancel(t.Context())
+		defer stop()
+		go s.Run(ctx)
+		settle(t, s)
+		if got := s.Counts(); got.Pending != 0 || got.Delivered != 3 {
+			t.Errorf("after another Run: got %+v", got)
+		}
+		if got := e.told(t); strings.Count(got, "created a") != 2 {
+			t.Errorf("what was cut off may have arrived, and has to come again: got %s", got)
+		}
 	})
 }

@@ -101,6 +101,7 @@ type syncAnswer struct {
 	Revision uint64 `json:"revision"`
 	Digest   string `json:"digest"`
 	Count    int    `json:"count"`
+	State    string `json:"state"`
 	EventID  string `json:"event_id"`
 	AsOf     string `json:"as_of"`
 }

@@ -105,12 +105,16 @@ func (f *field) end(s *sidecar) {
 	}
 }
 
+// standing returns the current sidecar, or nil.
+func (f *field) standing() *sidecar {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current
+}
+
 // endCurrent kills the current sidecar, if there is one.
 func (f *field) endCurrent() {
-	f.mu.Lock()
-	s := f.current
-	f.mu.Unlock()
-	if s != nil {
+	if s := f.standing(); s != nil {
 		f.end(s)
 	}
 }

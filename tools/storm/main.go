@@ -24,6 +24,10 @@
 //	romount   a start on a file system that is mounted read-only, and made writable later
 //	flip      truncated, emptied and bit-flipped copies of a good file, a number of trials that
 //	          doesn't depend on -for
+//	truth     10,000 changes at a simulated Scalekit, whatever -for says: one in twenty webhooks is
+//	          lost, repeated, reordered or forged, names are deleted and created again, the API
+//	          fails and hides permissions, and both sides are killed. Here the listings have a
+//	          say, too, so it has a judge of its own (register.go)
 //
 // The storms mount small file systems, for which they need root, and attach strace. What
 // can't run here is skipped with a message, or is an error with -strict.
@@ -61,6 +65,7 @@ func storms() []storm {
 		{name: "readonly", does: "writes and syncs that fail refuse webhooks, decisions go on, and it heals", share: 3, needs: traceable, run: readonlyStorm},
 		{name: "romount", does: "a start on a read-only file system decides, and heals once it is writable", share: 2, needs: mountable, run: romountStorm},
 		{name: "flip", does: "a damaged file is refused untouched, or every decision is right", run: flipStorm},
+		{name: "truth", does: "sidecar and Scalekit agree after a storm, and no acknowledged deletion is allowed", run: truthStorm},
 	}
 }
 
@@ -77,15 +82,29 @@ type options struct {
 
 func main() {
 	// Whatever ends the run, nothing may stay mounted and no sidecar running.
-	ctx, unheard := signal.NotifyContext(context.Background(), syscall.SIGPIPE)
-	defer unheard()
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	// Once somebody is told of it, a broken pipe is an error where it was written, and not an
+	// end: connections break whenever a sidecar is killed.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	if err := run(ctx, os.Args[1:], heard{os.Stdout, stop}, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "storm:", err)
-		unheard()
 		os.Exit(1)
 	}
+}
+
+// heard calls gone when nobody reads what is told any more.
+type heard struct {
+	io.Writer
+	gone func()
+}
+
+func (h heard) Write(p []byte) (int, error) {
+	n, err := h.Writer.Write(p)
+	if err != nil {
+		h.gone()
+	}
+	return n, err
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
@@ -123,8 +142,8 @@ func readOptions(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.postern, "postern", "", "a binary to mistreat instead of building one")
 	flags.StringVar(&o.only, "only", "", "storms to run, comma-separated: "+strings.Join(names(storms()), ", "))
 	flags.Uint64Var(&o.seed, "seed", rand.Uint64(), "seed of all randomness; random by default") //nolint:gosec // it is printed
-	flags.DurationVar(&o.length, "for", 2*time.Minute, "how long the storms take together, flip and the last comparisons aside")
-	flags.BoolVar(&o.short, "short", false, "half a minute in all: short storms and few trials")
+	flags.DurationVar(&o.length, "for", 2*time.Minute, "how long the storms take together, flip, truth and the last comparisons aside")
+	flags.BoolVar(&o.short, "short", false, "three quarters of a minute in all: short storms, few trials and few changes")
 	flags.BoolVar(&o.strict, "strict", false, "a storm that can't run here is an error")
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -74,13 +74,14 @@ func withoutSettings(environ []string) []string {
 // read follows the log to its end.
 func (s *sidecar) read(log io.Reader) {
 	lines := bufio.NewReader(log)
+	complete := false // addrs are, and others read them
 	for {
 		line, err := lines.ReadString('\n')
 		s.keep(strings.TrimRight(line, "\n"))
 		var said struct{ Msg, Listener, Addr string }
-		if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "listening" {
+		if json.Unmarshal([]byte(line), &said) == nil && said.Msg == "listening" && !complete {
 			s.addrs[said.Listener] = said.Addr
-			if said.Listener == "admin" { // all listen by now; the control socket may be missing
+			if complete = said.Listener == "admin"; complete { // the control socket may be missing
 				close(s.ready)
 			}
 		}
