@@ -1,0 +1,108 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// firstHeld are the permissions that the subject of all tokens holds.
+func (c *catalog) firstHeld() []string {
+	held := make([]string, heldCount)
+	for i := range held {
+		held[i] = c.live[i].Name
+	}
+	return held
+}
+
+// traces are the same questions for each kind, but for the token. All of them are allowed.
+func (m *mint) traces(fresh int) (traces [tokenKinds][]question, err error) {
+	signed, err := m.issueAll(fresh + 1)
+	if err != nil {
+		return traces, err
+	}
+	if traces[withoutToken], err = m.trace(heldCount, func(int) string { return "" }); err != nil {
+		return traces, err
+	}
+	if traces[repeatedToken], err = m.trace(heldCount, func(int) string { return signed[fresh] }); err != nil {
+		return traces, err
+	}
+	traces[newToken], err = m.trace(fresh, func(i int) string { return signed[i] })
+	return traces, err
+}
+
+// forgedTrace is a question whose token another key signed, in the name of the right one.
+func (m *mint) forgedTrace() ([]question, error) {
+	forger, err := newMint(m.held)
+	if err != nil {
+		return nil, err
+	}
+	forged, err := forger.issue(0, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	trace, err := m.trace(1, func(int) string { return forged })
+	for i := range trace {
+		trace[i].allow, trace[i].reason = false, "token_invalid"
+	}
+	return trace, err
+}
+
+// trace asks for what the subject holds, one permission after the other.
+func (m *mint) trace(length int, token func(i int) string) ([]question, error) {
+	trace := make([]question, length)
+	for i := range trace {
+		name := m.held[i%len(m.held)]
+		carried := map[string]any{}
+		if signed := token(i); signed != "" {
+			carried["access_token"] = signed
+		}
+		body, err := json.Marshal(map[string]any{
+			"subject": map[string]any{
+				"type": "user", "id": tokenSubject, "properties": map[string]any{"permissions": m.held},
+			},
+			"action":   map[string]any{"name": name},
+			"resource": map[string]any{"type": "dataset", "id": "ds_000001"},
+			"context":  carried,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("rendering a question: %w", err)
+		}
+		trace[i] = question{body: body, name: name, allow: true, reason: "granted"}
+	}
+	return trace, nil
+}
+
+// accessRule tells OPA's policies what Postern tells its own as input.token. What the builtin
+// verifies with is part of the text, where it costs nothing to look up.
+const accessRule = `package access
+
+token := {"valid": true, "claims": claims} if {
+	[valid, _, claims] := io.jwt.decode_verify(input.context.access_token, %s)
+	valid
+} else := {"valid": false, "error": "token_invalid"} if input.context.access_token
+`
+
+// judgeTokensIn adds that rule to the policies of a directory. They read it where they read
+// input.token in Postern, and stay the same otherwise.
+func judgeTokensIn(policies string, keys []byte) error {
+	with, err := json.Marshal(map[string]string{"cert": string(keys), "alg": "RS256", "iss": tokenIssuer, "aud": tokenAudience})
+	if err != nil {
+		return fmt.Errorf("rendering a policy: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(policies, "access.rego"), fmt.Appendf(nil, accessRule, with), 0o600); err != nil {
+		return fmt.Errorf("writing a policy: %w", err)
+	}
+	path := filepath.Join(policies, "authz", "authz.rego")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("rewriting a policy: %w", err)
+	}
+	if !strings.Contains(string(text), "input.token") {
+		return fmt.Errorf("rewriting %s: it doesn't read input.token", path)
+	}
+	return os.WriteFile(path, []byte(strings.ReplaceAll(string(text), "input.token", "data.access.token")), 0o600)
+}
