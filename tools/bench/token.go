@@ -12,9 +12,11 @@ const (
 	// rememberedTokens is how many verified tokens Postern remembers (sidecar/tokens.go). OPA's
 	// cache gets as much room where it is on.
 	rememberedTokens = 10_000
-	// newTokens are asked with one after the other. When the first one comes again, it was
-	// forgotten long ago: Postern's own counters confirm that.
-	newTokens = 3 * rememberedTokens
+	// underLoad are the new tokens of the questions that many connections ask, and aloneTokens
+	// those of the questions that are asked one at a time. They are used one after the other;
+	// when the first one comes again, it was forgotten: Postern's own counters confirm that.
+	underLoad   = 3 * rememberedTokens
+	aloneTokens = rememberedTokens
 )
 
 // opaTokenCache turns on OPA's cache of verified tokens, which is off as shipped (OPA's
@@ -38,13 +40,13 @@ func (k tokenKind) String() string {
 // tokens is the suite of questions that carry an access token.
 type tokens struct {
 	*field
-	traces [tokenKinds][]question
-	forged []question // with a token that another key signed
+	traces tokenTraces
 
 	sidecars       [tokenKinds]*sidecar
 	postern, opa   [tokenKinds]*contender
 	opaRemembering *contender // with its cache, asked with the repeated token
 
+	alone   map[*contender]*lone
 	counted [tokenKinds]verifications // of Postern, in the rounds
 }
 
@@ -55,8 +57,8 @@ func runTokens(ctx context.Context, o options, progress io.Writer) (told section
 		return told, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	t := &tokens{field: f}
-	if err := t.prepare(ctx, newTokens); err != nil {
+	t := &tokens{field: f, alone: map[*contender]*lone{}}
+	if err := t.prepare(ctx); err != nil {
 		return told, err
 	}
 	if err := t.refuseForged(ctx); err != nil {
@@ -72,6 +74,9 @@ func runTokens(ctx context.Context, o options, progress io.Writer) (told section
 	for round := range o.rounds {
 		if err := t.round(ctx, round, t.contenders()); err != nil {
 			return told, err
+		}
+		if err := t.askAlone(ctx); err != nil {
+			return told, fmt.Errorf("asking one question at a time: %w", err)
 		}
 	}
 	if err := t.count(ctx, before); err != nil {
@@ -89,19 +94,16 @@ func (t *tokens) contenders() []*contender {
 }
 
 // prepare signs the tokens, builds the servers and starts all of them.
-func (t *tokens) prepare(ctx context.Context, fresh int) error {
+func (t *tokens) prepare(ctx context.Context) error {
 	if err := errors.Join(t.buildPostern(ctx), t.buildOPA(ctx)); err != nil {
 		return err
 	}
-	fmt.Fprintf(t.progress, "signing %d tokens\n", fresh)
+	fmt.Fprintf(t.progress, "signing %d tokens\n", underLoad+aloneTokens)
 	m, err := newMint(t.catalog.firstHeld())
 	if err != nil {
 		return err
 	}
-	if t.traces, err = m.traces(fresh); err != nil {
-		return err
-	}
-	if t.forged, err = m.forgedTrace(); err != nil {
+	if t.traces, err = m.traces(underLoad, aloneTokens); err != nil {
 		return err
 	}
 	keys, err := m.keySet()
@@ -130,7 +132,7 @@ func (t *tokens) start(ctx context.Context) (err error) {
 			return err
 		}
 		t.sidecars[kind] = s
-		t.postern[kind] = &contender{name: name, server: s.server, target: posternTarget(s.addr, t.traces[kind])}
+		t.postern[kind] = t.contender(name, s.server, posternTarget, kind)
 		if t.opa[kind], err = t.startAccess(ctx, "opa-"+kind.String(), kind); err != nil {
 			return err
 		}
@@ -144,7 +146,13 @@ func (t *tokens) startAccess(ctx context.Context, name string, kind tokenKind, f
 	if err != nil {
 		return nil, err
 	}
-	return &contender{name: name, server: s, target: opaTarget(s.addr, t.traces[kind])}, nil
+	return t.contender(name, s, opaTarget, kind), nil
+}
+
+func (t *tokens) contender(name string, s *server, ask func(addr string, trace []question) *target, kind tokenKind) *contender {
+	c := &contender{name: name, server: s, target: ask(s.addr, t.traces.loaded[kind])}
+	t.alone[c] = &lone{target: ask(s.addr, t.traces.alone[kind])}
+	return c
 }
 
 // refuseForged makes sure that servers look at tokens: each denies one that another key
@@ -152,10 +160,10 @@ func (t *tokens) startAccess(ctx context.Context, name string, kind tokenKind, f
 func (t *tokens) refuseForged(ctx context.Context) error {
 	var errs []error
 	for _, c := range []*contender{t.postern[repeatedToken], t.postern[newToken]} {
-		errs = append(errs, posternTarget(c.server.addr, t.forged).askEach(ctx, 1))
+		errs = append(errs, posternTarget(c.server.addr, t.traces.forged).askEach(ctx, 1))
 	}
 	for _, c := range []*contender{t.opa[repeatedToken], t.opa[newToken], t.opaRemembering} {
-		errs = append(errs, opaTarget(c.server.addr, t.forged).askEach(ctx, 1))
+		errs = append(errs, opaTarget(c.server.addr, t.traces.forged).askEach(ctx, 1))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("asking with a forged token: %w", err)

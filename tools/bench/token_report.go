@@ -5,15 +5,14 @@ import (
 	"strings"
 )
 
-// tokenCost compares a server asked with a token with one of the same make asked without.
-type tokenCost struct{ with, without *contender }
+// tokenCost is how long a question took with a token and without one, by round, in µs.
+type tokenCost struct{ with, without []float64 }
 
-// added returns what the token adds to the server's CPU time of a question, in µs, for each
-// round.
+// added returns what the token adds, for each round.
 func (c tokenCost) added() []float64 {
-	added := make([]float64, len(c.with.legs))
+	added := make([]float64, len(c.with))
 	for i := range added {
-		added[i] = microseconds(c.with.legs[i].serverCPU - c.without.legs[i].serverCPU)
+		added[i] = c.with[i] - c.without[i]
 	}
 	return added
 }
@@ -32,12 +31,15 @@ func (c tokenCost) over(against tokenCost) spread {
 type tokenCosts struct{ posternRepeated, posternNew, opaRemembering, opaRepeated, opaNew tokenCost }
 
 func (t *tokens) costs() tokenCosts {
+	cost := func(with, without *contender) tokenCost {
+		return tokenCost{t.alone[with].medians, t.alone[without].medians}
+	}
 	return tokenCosts{
-		posternRepeated: tokenCost{t.postern[repeatedToken], t.postern[withoutToken]},
-		posternNew:      tokenCost{t.postern[newToken], t.postern[withoutToken]},
-		opaRemembering:  tokenCost{t.opaRemembering, t.opa[withoutToken]},
-		opaRepeated:     tokenCost{t.opa[repeatedToken], t.opa[withoutToken]},
-		opaNew:          tokenCost{t.opa[newToken], t.opa[withoutToken]},
+		posternRepeated: cost(t.postern[repeatedToken], t.postern[withoutToken]),
+		posternNew:      cost(t.postern[newToken], t.postern[withoutToken]),
+		opaRemembering:  cost(t.opaRemembering, t.opa[withoutToken]),
+		opaRepeated:     cost(t.opa[repeatedToken], t.opa[withoutToken]),
+		opaNew:          cost(t.opa[newToken], t.opa[withoutToken]),
 	}
 }
 
@@ -49,20 +51,20 @@ func (t *tokens) report() (section, error) {
 	}
 	var b strings.Builder
 	o := t.options
-	fmt.Fprintf(&b, "%s\n\nLoad: %d rounds of %g s for each server, %d connections, %d live permissions; questions of %d bytes, with a token %d; RS256 with %d bits, %d new tokens in turns.\n",
+	fmt.Fprintf(&b, "%s\n\nLoad: %d rounds of %g s for each server, %d connections, %d live permissions; questions of %d bytes, with a token %d; RS256 with %d bits, %d new tokens in turns. One question at a time: medians of %d for each server in every round.\n",
 		versions, o.rounds, o.seconds, o.connections, o.permissions,
-		len(t.traces[withoutToken][0].body), len(t.traces[repeatedToken][0].body), tokenKeyBits, len(t.traces[newToken]))
+		len(t.traces.alone[withoutToken][0].body), len(t.traces.alone[repeatedToken][0].body), tokenKeyBits, underLoad+aloneTokens, aloneBlock*aloneBlocks)
 	fmt.Fprintf(&b, "In the rounds Postern remembered all %.0f repeated tokens, and verified all %.0f new ones. Every answer was an allow with the reason `granted`; before the rounds each server denied a forged token.\n\n",
 		t.counted[repeatedToken].remembered, t.counted[newToken].verified)
 	t.costs().write(&b)
 	t.writeRatios(&b)
 	writeServers(&b, t.titled())
-	b.WriteString("\n![CPU time that a token adds](plots/token.svg)\n")
+	b.WriteString("\n![Time that a token adds](plots/token.svg)\n")
 	return section{markdown: b.String(), plots: map[string]string{"token.svg": t.costs().plot().svg()}}, nil
 }
 
 func (c tokenCosts) write(b *strings.Builder) {
-	table(b, "what a token adds to the server's CPU time of a question, ratio within a round", "target", "median", "min", "max")
+	table(b, "time that a token adds to an answer, ratio within a round", "target", "median", "min", "max")
 	for _, row := range []struct {
 		name, target string
 		of, against  tokenCost
@@ -75,9 +77,11 @@ func (c tokenCosts) write(b *strings.Builder) {
 		fmt.Fprintf(b, "| %s | %s | %s\n", row.name, row.target, row.of.over(row.against).row())
 	}
 	fmt.Fprintln(b)
-	table(b, "the same in µs", "median", "min", "max")
+	table(b, "one question at a time, µs", "median", "min", "max")
+	fmt.Fprintf(b, "| Postern, the question without a token | %s\n", spreadOf(c.posternRepeated.without).row())
+	fmt.Fprintf(b, "| OPA, the question without a token | %s\n", spreadOf(c.opaRepeated.without).row())
 	for _, row := range c.titled() {
-		fmt.Fprintf(b, "| %s | %s\n", row.title, spreadOf(row.of.added()).row())
+		fmt.Fprintf(b, "| %s, adds | %s\n", row.title, spreadOf(row.of.added()).row())
 	}
 	fmt.Fprintln(b)
 }
@@ -99,7 +103,7 @@ func (c tokenCosts) titled() []titledCost {
 }
 
 func (c tokenCosts) plot() barPlot {
-	p := barPlot{title: "CPU time that an access token adds to a question", axis: "µs of the server: median of the rounds, and from min to max", format: "%.1f"}
+	p := barPlot{title: "Time that an access token adds to an answer", axis: "µs, one question at a time: median of the rounds, and from min to max", format: "%.1f"}
 	for i, row := range c.titled() {
 		color := []string{blue, sky, sand, orange, orange}[i]
 		p.bars = append(p.bars, bar{row.title, color, spreadOf(row.of.added())})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,20 +19,31 @@ func (c *catalog) firstHeld() []string {
 	return held
 }
 
-// traces are the same questions for each kind, but for the token. All of them are allowed.
-func (m *mint) traces(fresh int) (traces [tokenKinds][]question, err error) {
-	signed, err := m.issueAll(fresh + 1)
+// tokenTraces are what is asked. It is the same for each kind, but for the token, and all of
+// it is allowed.
+type tokenTraces struct {
+	loaded [tokenKinds][]question // over many connections
+	alone  [tokenKinds][]question // one at a time
+	forged []question             // with a token that another key signed; denied
+}
+
+// traces signs so many new tokens for the questions over many connections, and so many for
+// those that are asked one at a time.
+func (m *mint) traces(loaded, alone int) (t tokenTraces, err error) {
+	signed, err := m.issueAll(loaded + alone + 1)
 	if err != nil {
-		return traces, err
+		return t, err
 	}
-	if traces[withoutToken], err = m.trace(heldCount, func(int) string { return "" }); err != nil {
-		return traces, err
-	}
-	if traces[repeatedToken], err = m.trace(heldCount, func(int) string { return signed[fresh] }); err != nil {
-		return traces, err
-	}
-	traces[newToken], err = m.trace(fresh, func(i int) string { return signed[i] })
-	return traces, err
+	without, err1 := m.trace(heldCount, func(int) string { return "" })
+	repeated, err2 := m.trace(heldCount, func(int) string { return signed[loaded+alone] })
+	freshLoaded, err3 := m.trace(loaded, func(i int) string { return signed[i] })
+	freshAlone, err4 := m.trace(alone, func(i int) string { return signed[loaded+i] })
+	forged, err5 := m.forgedTrace()
+	return tokenTraces{
+		loaded: [tokenKinds][]question{without, repeated, freshLoaded},
+		alone:  [tokenKinds][]question{without, repeated, freshAlone},
+		forged: forged,
+	}, errors.Join(err1, err2, err3, err4, err5)
 }
 
 // forgedTrace is a question whose token another key signed, in the name of the right one.
