@@ -53,18 +53,18 @@ func (t *tokens) report() (section, error) {
 	o := t.options
 	fmt.Fprintf(&b, "%s\n\nLoad: %d rounds of %g s for each server, %d connections, %d live permissions; questions of %d bytes, with a token %d; RS256 with %d bits, %d new tokens in turns. One question at a time: medians of %d for each server in every round.\n",
 		versions, o.rounds, o.seconds, o.connections, o.permissions,
-		len(t.traces.alone[withoutToken][0].body), len(t.traces.alone[repeatedToken][0].body), tokenKeyBits, underLoad+aloneTokens, aloneBlock*aloneBlocks)
+		len(t.traces.loaded[withoutToken][0].body), len(t.traces.loaded[repeatedToken][0].body), tokenKeyBits, underLoad+aloneTokens, aloneBlock*aloneBlocks)
 	fmt.Fprintf(&b, "In the rounds Postern remembered all %.0f repeated tokens, and verified all %.0f new ones. Every answer was an allow with the reason `granted`; before the rounds each server denied a forged token.\n\n",
 		t.counted[repeatedToken].remembered, t.counted[newToken].verified)
 	t.costs().write(&b)
 	t.writeRatios(&b)
 	writeServers(&b, t.titled())
-	b.WriteString("\n![Time that a token adds](plots/token.svg)\n")
+	b.WriteString("\n![Time of a token's verification](plots/token.svg)\n")
 	return section{markdown: b.String(), plots: map[string]string{"token.svg": t.costs().plot().svg()}}, nil
 }
 
 func (c tokenCosts) write(b *strings.Builder) {
-	table(b, "time that a token adds to an answer, ratio within a round", "target", "median", "min", "max")
+	table(b, "time of a token's verification, ratio within a round", "target", "median", "min", "max")
 	for _, row := range []struct {
 		name, target string
 		of, against  tokenCost
@@ -78,8 +78,8 @@ func (c tokenCosts) write(b *strings.Builder) {
 	}
 	fmt.Fprintln(b)
 	table(b, "one question at a time, µs", "median", "min", "max")
-	fmt.Fprintf(b, "| Postern, the question without a token | %s\n", spreadOf(c.posternRepeated.without).row())
-	fmt.Fprintf(b, "| OPA, the question without a token | %s\n", spreadOf(c.opaRepeated.without).row())
+	fmt.Fprintf(b, "| Postern, the question with an unread token | %s\n", spreadOf(c.posternRepeated.without).row())
+	fmt.Fprintf(b, "| OPA, the question with an unread token | %s\n", spreadOf(c.opaRepeated.without).row())
 	for _, row := range c.titled() {
 		fmt.Fprintf(b, "| %s, adds | %s\n", row.title, spreadOf(row.of.added()).row())
 	}
@@ -103,7 +103,7 @@ func (c tokenCosts) titled() []titledCost {
 }
 
 func (c tokenCosts) plot() barPlot {
-	p := barPlot{title: "Time that an access token adds to an answer", axis: "µs, one question at a time: median of the rounds, and from min to max", format: "%.1f"}
+	p := barPlot{title: "Time that the verification of an access token takes", axis: "µs, one question at a time: median of the rounds, and from min to max", format: "%.1f"}
 	for i, row := range c.titled() {
 		color := []string{blue, sky, sand, orange, orange}[i]
 		p.bars = append(p.bars, bar{row.title, color, spreadOf(row.of.added())})

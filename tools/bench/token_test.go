@@ -40,8 +40,9 @@ func carried(t *testing.T, q question) (rest, signed string) {
 		t.Fatal(err)
 	}
 	within := body["context"].(map[string]any)
-	signed, _ = within["access_token"].(string)
-	delete(within, "access_token")
+	signed, _ = within[accessToken].(string)
+	delete(within, accessToken)
+	delete(within, unreadToken)
 	text, err := json.Marshal(body)
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +70,10 @@ func TestTheQuestionsDifferInTheTokenAlone(t *testing.T) {
 	}
 	if len(seen[repeatedToken]) != 1 || seen[repeatedToken][""] > 0 || len(seen[newToken]) != 5 || seen[newToken][""] > 0 {
 		t.Errorf("want one that is repeated and five that are new, got %d and %d", len(seen[repeatedToken]), len(seen[newToken]))
+	}
+	unread, repeated := traces.alone[withoutToken][0].body, traces.alone[repeatedToken][0].body
+	if len(unread) != len(repeated) || len(traces.loaded[withoutToken][0].body) >= len(unread)-1000 {
+		t.Errorf("want a token that is there and isn't read, got %s", unread)
 	}
 	for signed := range seen[repeatedToken] {
 		if seen[newToken][signed] > 0 {
@@ -211,7 +216,7 @@ func TestWhatATokenAddsIsComparedRoundByRound(t *testing.T) {
 		"| a repeated token: Postern / OPA with its cache of tokens on |  | 0.20 | 0.04 | 0.25 |\n",
 		"| a new token: Postern / OPA |  | 1.00 | 0.50 | 2.00 |\n",
 		"| OPA with its cache, a repeated token, adds | 30.00 | 20.00 | 50.00 |\n",
-		"| OPA, the question without a token | 250.00 | 150.00 | 350.00 |\n",
+		"| OPA, the question with an unread token | 250.00 | 150.00 | 350.00 |\n",
 		"| Postern: a new token / without one | 0.71 | 0.50 | 0.75 |\n",
 	} {
 		if !strings.Contains(b.String(), want) {

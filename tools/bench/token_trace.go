@@ -19,8 +19,16 @@ func (c *catalog) firstHeld() []string {
 	return held
 }
 
+// Members of a question's context: where servers look for a token, and one of the same length
+// that nobody reads.
+const (
+	accessToken = "access_token"
+	unreadToken = "unread_token"
+)
+
 // tokenTraces are what is asked. It is the same for each kind, but for the token, and all of
-// it is allowed.
+// it is allowed. Where questions are asked one at a time, those without a token carry one that
+// nobody reads, so that a token adds its verification alone, and not its bytes.
 type tokenTraces struct {
 	loaded [tokenKinds][]question // over many connections
 	alone  [tokenKinds][]question // one at a time
@@ -34,16 +42,18 @@ func (m *mint) traces(loaded, alone int) (t tokenTraces, err error) {
 	if err != nil {
 		return t, err
 	}
-	without, err1 := m.trace(heldCount, func(int) string { return "" })
-	repeated, err2 := m.trace(heldCount, func(int) string { return signed[loaded+alone] })
-	freshLoaded, err3 := m.trace(loaded, func(i int) string { return signed[i] })
-	freshAlone, err4 := m.trace(alone, func(i int) string { return signed[loaded+i] })
-	forged, err5 := m.forgedTrace()
+	same := func(int) string { return signed[loaded+alone] }
+	without, err1 := m.trace(heldCount, accessToken, nil)
+	unread, err2 := m.trace(heldCount, unreadToken, same)
+	repeated, err3 := m.trace(heldCount, accessToken, same)
+	freshLoaded, err4 := m.trace(loaded, accessToken, func(i int) string { return signed[i] })
+	freshAlone, err5 := m.trace(alone, accessToken, func(i int) string { return signed[loaded+i] })
+	forged, err6 := m.forgedTrace()
 	return tokenTraces{
 		loaded: [tokenKinds][]question{without, repeated, freshLoaded},
-		alone:  [tokenKinds][]question{without, repeated, freshAlone},
+		alone:  [tokenKinds][]question{unread, repeated, freshAlone},
 		forged: forged,
-	}, errors.Join(err1, err2, err3, err4, err5)
+	}, errors.Join(err1, err2, err3, err4, err5, err6)
 }
 
 // forgedTrace is a question whose token another key signed, in the name of the right one.
@@ -56,21 +66,22 @@ func (m *mint) forgedTrace() ([]question, error) {
 	if err != nil {
 		return nil, err
 	}
-	trace, err := m.trace(1, func(int) string { return forged })
+	trace, err := m.trace(1, accessToken, func(int) string { return forged })
 	for i := range trace {
 		trace[i].allow, trace[i].reason = false, "token_invalid"
 	}
 	return trace, err
 }
 
-// trace asks for what the subject holds, one permission after the other.
-func (m *mint) trace(length int, token func(i int) string) ([]question, error) {
+// trace asks for what the subject holds, one permission after the other, with a token in a
+// member of the context; nil: without one.
+func (m *mint) trace(length int, member string, token func(i int) string) ([]question, error) {
 	trace := make([]question, length)
 	for i := range trace {
 		name := m.held[i%len(m.held)]
 		carried := map[string]any{}
-		if signed := token(i); signed != "" {
-			carried["access_token"] = signed
+		if token != nil {
+			carried[member] = token(i)
 		}
 		body, err := json.Marshal(map[string]any{
 			"subject": map[string]any{
