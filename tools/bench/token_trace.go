@@ -28,7 +28,7 @@ const (
 
 // tokenTraces are what is asked. It is the same for each kind, but for the token, and all of
 // it is allowed. Where questions are asked one at a time, those without a token carry one that
-// nobody reads, so that a token adds its verification alone, and not its bytes.
+// nobody reads, so that a token doesn't add its bytes.
 type tokenTraces struct {
 	loaded [tokenKinds][]question // over many connections
 	alone  [tokenKinds][]question // one at a time
