@@ -3,28 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"slices"
-	"time"
 )
-
-// leg is what one server did in one round.
-type leg struct {
-	perSecond    float64
-	p50, p99     time.Duration
-	serverCPU    time.Duration // per request
-	generatorCPU time.Duration // per request
-}
-
-// contender is a server with what was measured of it.
-type contender struct {
-	name     string
-	server   *server
-	target   *target
-	legs     []leg // one for each round
-	resident int64
-}
 
 // gogc400 lets both collect less often. As shipped neither sets GOGC, so that both run at
 // Go's own default of 100.
@@ -53,18 +33,15 @@ func runDoor(ctx context.Context, o options, progress io.Writer) (told section, 
 	if err := d.prepare(ctx); err != nil {
 		return told, err
 	}
-	// One leg that doesn't count: connections, caches and heaps settle.
-	for _, c := range d.contenders() {
-		if _, err := c.measure(ctx, o); err != nil {
-			return told, err
-		}
+	if err := d.warmUp(ctx, d.contenders()); err != nil {
+		return told, err
 	}
 	before, err := d.sidecar.lookups(ctx)
 	if err != nil {
 		return told, err
 	}
 	for round := range o.rounds {
-		if err := d.round(ctx, round); err != nil {
+		if err := d.round(ctx, round, d.contenders()); err != nil {
 			return told, err
 		}
 	}
@@ -137,54 +114,4 @@ func (d *door) opaContender(ctx context.Context, name string, environment []stri
 		return nil, err
 	}
 	return &contender{name: name, server: s, target: opaTarget(s.addr, d.trace)}, nil
-}
-
-// round gives each server its leg, one after the other, and the other way round in each
-// second round.
-func (d *door) round(ctx context.Context, number int) error {
-	fmt.Fprintf(d.progress, "round %d of %d:", number+1, d.options.rounds)
-	order := d.contenders()
-	if number%2 == 1 {
-		slices.Reverse(order)
-	}
-	for _, c := range order {
-		l, err := c.measure(ctx, d.options)
-		if err != nil {
-			return err
-		}
-		c.legs = append(c.legs, l)
-		fmt.Fprintf(d.progress, "  %s %.0f/s", c.name, l.perSecond)
-	}
-	fmt.Fprintln(d.progress)
-	return nil
-}
-
-// measure runs one leg.
-func (c *contender) measure(ctx context.Context, o options) (leg, error) {
-	pid := c.server.command.Process.Pid
-	serverBefore, err := cpuTime(pid)
-	ownBefore, ownErr := ownCPUTime()
-	if err := errors.Join(err, ownErr); err != nil {
-		return leg{}, err
-	}
-	l, err := c.target.drive(ctx, o.connections, o.legLength())
-	if err != nil {
-		return leg{}, fmt.Errorf("measuring %s: %w", c.name, err)
-	}
-	serverAfter, err := cpuTime(pid)
-	ownAfter, ownErr := ownCPUTime()
-	if err := errors.Join(err, ownErr); err != nil {
-		return leg{}, err
-	}
-	if l.latencies.total == 0 {
-		return leg{}, fmt.Errorf("measuring %s: nothing was answered", c.name)
-	}
-	if c.resident, err = residentBytes(pid); err != nil {
-		return leg{}, err
-	}
-	n := time.Duration(l.latencies.total)
-	return leg{
-		perSecond: l.perSecond(), p50: l.latencies.percentile(50), p99: l.latencies.percentile(99),
-		serverCPU: (serverAfter - serverBefore) / n, generatorCPU: (ownAfter - ownBefore) / n,
-	}, nil
 }

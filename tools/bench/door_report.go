@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // report renders what was measured, once the rounds are over.
@@ -24,7 +23,7 @@ func (d *door) report(ctx context.Context, found lookups) (section, error) {
 	fmt.Fprintf(&b, "Postern's LRU holds %s records; its hit ratio, as shipped: %s.\n", lruSize, found.ratio())
 	fmt.Fprintf(&b, "Allocated as shipped, by a trace of the collector: Postern %s; OPA %s.\n\n", d.allocated.text(), d.opaAllocated.text())
 	d.writeRatios(&b)
-	d.writeServers(&b)
+	writeServers(&b, d.titled())
 	b.WriteString("\n![Questions a second](plots/door.svg)\n")
 	return section{markdown: b.String(), plots: map[string]string{"door.svg": d.plot().svg()}}, nil
 }
@@ -36,19 +35,6 @@ func (d *door) plot() barPlot {
 		p.bars = append(p.bars, bar{strings.ReplaceAll(row.title, "`", ""), color, spreadOf(valuesOf(row.of.legs, perSecond))})
 	}
 	return p
-}
-
-func perSecond(l leg) float64 { return l.perSecond }
-func p99(l leg) float64       { return float64(l.p99) }
-func cpu(l leg) float64       { return float64(l.serverCPU) }
-
-// ratio compares two servers round by round.
-func ratio(of, against *contender, value func(leg) float64) spread {
-	ratios := make([]float64, len(of.legs))
-	for i := range ratios {
-		ratios[i] = value(of.legs[i]) / value(against.legs[i])
-	}
-	return spreadOf(ratios)
 }
 
 func (d *door) writeRatios(b *strings.Builder) {
@@ -72,12 +58,6 @@ func (d *door) writeRatios(b *strings.Builder) {
 	}
 }
 
-// titled is a contender as the tables and plots call it.
-type titled struct {
-	title string
-	of    *contender
-}
-
 func (d *door) titled() []titled {
 	return []titled{
 		{"Postern", d.postern},
@@ -87,32 +67,4 @@ func (d *door) titled() []titled {
 		{"OPA, shipped log level", d.opaNoisy},
 		{"net/http, constant answer", d.ceiling},
 	}
-}
-
-func (d *door) writeServers(b *strings.Builder) {
-	fmt.Fprintln(b)
-	table(b, "server, medians of the rounds", "requests/s", "p50", "p99", "server CPU per request", "generator CPU per request", "resident memory")
-	for _, row := range d.titled() {
-		fmt.Fprintf(b, "| %s | %.0f | %s | %s | %s | %s | %d MiB |\n", row.title,
-			medianOf(row.of.legs, perSecond),
-			medianTime(row.of.legs, func(l leg) time.Duration { return l.p50 }),
-			medianTime(row.of.legs, func(l leg) time.Duration { return l.p99 }),
-			medianTime(row.of.legs, func(l leg) time.Duration { return l.serverCPU }),
-			medianTime(row.of.legs, func(l leg) time.Duration { return l.generatorCPU }),
-			row.of.resident>>20)
-	}
-}
-
-func valuesOf(legs []leg, of func(leg) float64) []float64 {
-	values := make([]float64, len(legs))
-	for i, l := range legs {
-		values[i] = of(l)
-	}
-	return values
-}
-
-func medianOf(legs []leg, of func(leg) float64) float64 { return median(valuesOf(legs, of)) }
-
-func medianTime(legs []leg, of func(leg) time.Duration) string {
-	return timeText(time.Duration(medianOf(legs, func(l leg) float64 { return float64(of(l)) })))
 }

@@ -14,6 +14,7 @@ type target struct {
 	addr     string
 	requests [][]byte // whole HTTP requests, one for each question of the trace
 	status   int      // of the right answers; 0 means 200
+	first    int      // question with which the next run begins, on its first connection
 	// check returns an error unless body is the right answer to question i. It must be cheap:
 	// it runs for each answer, on the cores that the server needs.
 	check func(i int, body []byte) error
@@ -30,14 +31,15 @@ func (l *load) perSecond() float64 { return float64(l.latencies.total) / l.elaps
 
 // drive asks the questions of the trace over so many connections, each waiting for its
 // answer before it asks again, for the duration. Each connection begins at another place
-// of the trace. The first wrong answer ends the run.
+// of the trace, and the next run goes on behind this one: until the trace is over nothing is
+// asked twice. The first wrong answer ends the run.
 func (t *target) drive(ctx context.Context, connections int, duration time.Duration) (*load, error) {
 	ctx, cancel := context.WithTimeout(ctx, duration+10*time.Second)
 	defer cancel()
 	clients := make([]*client, 0, connections)
 	var errs []error
 	for i := range connections {
-		c, err := t.connect(ctx, i*len(t.requests)/connections)
+		c, err := t.connect(ctx, (t.first+i*len(t.requests)/connections)%len(t.requests))
 		if err != nil {
 			errs = append(errs, err)
 			break
@@ -48,9 +50,12 @@ func (t *target) drive(ctx context.Context, connections int, duration time.Durat
 	if errs == nil {
 		errs = append(errs, sum.run(clients, duration))
 	}
+	var furthest int
 	for _, c := range clients {
+		furthest = max(furthest, int(c.latencies.total))
 		errs = append(errs, c.conn.Close())
 	}
+	t.first = (t.first + furthest) % len(t.requests)
 	return sum, errors.Join(errs...)
 }
 

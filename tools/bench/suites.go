@@ -23,6 +23,7 @@ type section struct {
 func suites() []suite {
 	return []suite{
 		{"door", runDoor},
+		{"token", runTokens},
 		{"calm", runCalm},
 		{"ingest", runIngest},
 		{"million", runMillion},
