@@ -9,17 +9,24 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postern-authz/postern/sidecar/permission"
 )
 
 // bottomless is a listing that doesn't end: each page has a new token, and one permission.
-// Each page but the first fails as often as it says before it comes.
-type bottomless struct{ failures, failed, pages int }
+// Each page but the first fails as often as it says before it comes, and takes its time.
+type bottomless struct {
+	failures, failed, pages int
+	takes                   time.Duration
+}
 
 func (b *bottomless) RoundTrip(r *http.Request) (*http.Response, error) {
-	status, body := http.StatusOK, `{"access_token":"t","token_type":"Bearer","expires_in":60}`
+	if err := sleep(r.Context(), b.takes); err != nil {
+		return nil, err
+	}
+	status, body := http.StatusOK, `{"access_token":"t","token_type":"Bearer","expires_in":86399}`
 	switch {
 	case r.URL.Path == "/oauth/token":
 	case b.pages > 0 && b.failed < b.failures:
@@ -45,19 +52,22 @@ func TestBounds(t *testing.T) {
 		"listing permissions: page 6: endless: want at most 5 pages":                {change: func(l *limits) { l.pages = 5 }},
 		"listing permissions: page 8: endless: want at most 7 permissions":          {change: func(l *limits) { l.permissions = 7 }},
 		"listing permissions: page 4: endless: want at most 250 bytes in all pages": {change: func(l *limits) { l.bytes = 250 }},
-		"listing permissions: page 52: server_error: status 500":                    {change: func(*limits) {}, server: bottomless{failures: 2}}, // 100 retries are over
+		"listing permissions: page 52: server_error: status 500":                    {change: func(*limits) {}, server: bottomless{failures: 2}},             // 100 retries are over
+		"listing permissions: page 120: timeout: no whole answer in time":           {change: func(*limits) {}, server: bottomless{takes: 15 * time.Second}}, // the token took as long as a page
 	} {
-		c, err := NewClient(ClientConfig{
-			BaseURL: "https://example.com", ClientID: "skc_1", ClientSecret: func() (string, error) { return "secret", nil },
-			Timeout: time.Second, Transport: &test.server, Sleep: func(context.Context, time.Duration) error { return nil },
+		synctest.Test(t, func(t *testing.T) {
+			c, err := NewClient(ClientConfig{
+				BaseURL: "https://example.com", ClientID: "skc_1", ClientSecret: func() (string, error) { return "secret", nil },
+				Timeout: time.Minute, Transport: &test.server, Sleep: func(context.Context, time.Duration) error { return nil },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			test.change(&c.limits)
+			if _, err := c.Permissions(t.Context()); fmt.Sprint(err) != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		test.change(&c.limits)
-		if _, err := c.Permissions(t.Context()); fmt.Sprint(err) != want {
-			t.Errorf("got %v, want %s", err, want)
-		}
 	}
 }
 

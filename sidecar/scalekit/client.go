@@ -53,6 +53,7 @@ type limits struct {
 	permissions int // entries, Scalekit's own permissions included
 	bytes       int
 	retries     int // of all pages together
+	time        time.Duration
 }
 
 // NewClient checks the configuration. It doesn't ask anything yet.
@@ -84,7 +85,7 @@ func NewClient(config ClientConfig) (*Client, error) {
 		config:   config,
 		session:  &session{},
 		turn:     make(chan struct{}, 1),
-		limits:   limits{pages: 100_000, permissions: 2_000_000, bytes: 1 << 30, retries: 100},
+		limits:   limits{pages: 100_000, permissions: 2_000_000, bytes: 1 << 30, retries: 100, time: 30 * time.Minute},
 		pageWait: Backoff{Base: time.Second, Max: 30 * time.Second, Random: config.Random},
 	}, nil
 }

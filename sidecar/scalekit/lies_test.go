@@ -343,3 +343,41 @@ func TestADeletionBetweenTwoListingsThatArrivesAfterThemWins(t *testing.T) {
 	s.event(permission.Deleted, "perm_1", "a", "", 5.5)
 	s.allows()
 }
+
+// A mark that came between two listings, by a restored dump, is newer than the first one: the
+// id was alive then.
+func TestAMarkBetweenTwoListingsIsNewerThanTheFirst(t *testing.T) {
+	for name, mark := range map[string]permission.Marks{"seen": {SeenAt: at(11)}, "confirmed": {ConfirmedAt: at(11)}} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			kept := shown("perm_2", "b", "", 0)
+			s.event(permission.Created, "perm_1", "a", "", 0)
+			for _, minute := range []float64{10, 12} {
+				s.vendor.lists(minute, kept)
+				s.reconcile()
+				s.allows("a", "b")
+				marked := s.catalog.states["perm_1"]
+				marked.Marks = mark
+				s.catalog.states["perm_1"] = marked
+			}
+			s.vendor.lists(13, kept)
+			s.reconcile()
+			s.allows("b")
+		})
+	}
+}
+
+// A listing that isn't newer than those that missed an id says nothing new by naming it.
+func TestAListingOfTheSameInstantDoesNotRevive(t *testing.T) {
+	s := newScene(t)
+	again := shown("perm_1", "a", "", 0)
+	gone := again
+	gone.AbsentAt = at(10)
+	s.catalog.states["perm_1"] = gone
+	s.vendor.lists(10, again)
+	s.reconcile()
+	s.allows()
+	s.vendor.lists(10.1, again)
+	s.reconcile()
+	s.allows("a")
+}

@@ -40,6 +40,8 @@ type Listing struct {
 // [context.Canceled]; nothing is returned then. The first page is asked for once, the others
 // again when that may help.
 func (c *Client) Permissions(ctx context.Context) (*Listing, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.limits.time)
+	defer cancel()
 	w := &walk{client: c, seen: map[[sha256.Size]byte]bool{}}
 	for next, more := "", true; more; more = next != "" {
 		var err error
