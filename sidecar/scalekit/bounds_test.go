@@ -53,12 +53,12 @@ func TestBounds(t *testing.T) {
 		"listing permissions: page 8: endless: want at most 7 permissions":          {change: func(l *limits) { l.permissions = 7 }},
 		"listing permissions: page 4: endless: want at most 250 bytes in all pages": {change: func(l *limits) { l.bytes = 250 }},
 		"listing permissions: page 52: server_error: status 500":                    {change: func(*limits) {}, server: bottomless{failures: 2}},             // 100 retries are over
-		"listing permissions: page 120: timeout: no whole answer in time":           {change: func(*limits) {}, server: bottomless{takes: 15 * time.Second}}, // the token took as long as a page
+		"listing permissions: page 112: timeout: no whole answer in time":           {change: func(*limits) {}, server: bottomless{takes: 16 * time.Second}}, // half an hour is over, and the token took as long as a page
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c, err := NewClient(ClientConfig{
 				BaseURL: "https://example.com", ClientID: "skc_1", ClientSecret: func() (string, error) { return "secret", nil },
-				Timeout: time.Minute, Transport: &test.server, Sleep: func(context.Context, time.Duration) error { return nil },
+				Timeout: time.Minute, Transport: &test.server, Sleep: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
 			})
 			if err != nil {
 				t.Fatal(err)
