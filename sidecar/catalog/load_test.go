@@ -401,3 +401,28 @@ func TestALoadBetweenAnyEvents(t *testing.T) {
 		}
 	})
 }
+
+// A repair changes what it tells of: roles alone leave the catalog complete, and permissions
+// alone leave the roles, in one commit or by a load.
+func TestARepairLeavesWhatItDoesNotTellOf(t *testing.T) {
+	for name, again := range map[string]int{"a commit": 6, "a load": loadsFrom} {
+		t.Run(name, func(t *testing.T) {
+			c := openHooked(t, t.TempDir(), hooks{}, 10)
+			for _, r := range []Repair{
+				manyRepair(5),
+				{States: manyStates(again).states},
+				{Roles: []permission.Role{admin, {ID: "role_2", Name: "viewer"}}},
+			} {
+				if _, err := c.Repair(context.Background(), r, nil); err != nil {
+					t.Fatal(err)
+				}
+				if roles := c.sight().roles.document.Len(); roles == 0 || !c.Sync().Complete {
+					t.Errorf("%d roles, complete: %v", roles, c.Sync().Complete)
+				}
+			}
+			if got := c.Sync(); got.Count != uint64(again) || got.Revision != 3 {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
