@@ -52,8 +52,8 @@ type limits struct {
 	pages       int
 	permissions int // entries, Scalekit's own permissions included
 	bytes       int
-	retries     int // of all pages together
-	time        time.Duration
+	retries     int           // of all pages together
+	time        time.Duration // from the first request to the last answer
 }
 
 // NewClient checks the configuration. It doesn't ask anything yet.

@@ -61,7 +61,7 @@ type held struct {
 // comparer goes through a listing and the catalog at once, both in the order of ids.
 //
 // What is compared is Scalekit's own clock alone: when an event occurred, when a permission
-// was updated, and the Date of the listing's first page, which is cut to the second.
+// was updated, and the earliest Date of the listing's pages, which is cut to the second.
 type comparer struct {
 	listing *Listing
 	rest    []permission.State

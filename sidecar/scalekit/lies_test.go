@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/postern-authz/postern/sidecar/permission"
 	"github.com/postern-authz/postern/sidecar/scalekit"
@@ -90,13 +87,7 @@ func TestAnAcceptanceThatWasNotNeededIsUsedUp(t *testing.T) {
 func TestHangingUpLeavesTheSchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
-		r, err := scalekit.NewReconciler(scalekit.Config{
-			Source: s.vendor, Catalog: s.catalog, Interval: 5 * time.Minute, StaleAfter: 12 * time.Minute, MaxDrift: 0.2,
-			Now: time.Now, Random: func() float64 { return 0.5 }, Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := s.scheduled(5*time.Minute, 12*time.Minute)
 		ctx, stop := context.WithCancel(t.Context())
 		go r.Run(ctx)
 		synctest.Wait()
@@ -200,13 +191,7 @@ func TestANameThatIsListedTwiceStaysWhereItIs(t *testing.T) {
 func TestRolesWaitAsLongAsTheyAreAskedTo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
-		r, err := scalekit.NewReconciler(scalekit.Config{
-			Source: s.vendor, Catalog: s.catalog, Interval: 24 * time.Hour, StaleAfter: 48 * time.Hour, MaxDrift: 0.2,
-			Now: time.Now, Random: func() float64 { return 0.5 }, Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := s.scheduled(24*time.Hour, 48*time.Hour)
 		ctx, stop := context.WithCancel(t.Context())
 		go r.Run(ctx)
 		synctest.Wait()

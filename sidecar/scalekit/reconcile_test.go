@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/postern-authz/postern/sidecar/permission"
 	"github.com/postern-authz/postern/sidecar/scalekit"
@@ -316,15 +313,10 @@ func TestAFailureLeavesTheCatalog(t *testing.T) {
 
 func TestTheScheduleOfAWorkingDay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v, c := &vendor{clock: at(0)}, &shelf{states: map[string]permission.State{}}
+		s := newScene(t)
+		v, c := s.vendor, s.catalog
 		v.permissions = []permission.State{shown("perm_1", "a", "", -1)}
-		r, err := scalekit.NewReconciler(scalekit.Config{
-			Source: v, Catalog: c, Interval: 5 * time.Minute, StaleAfter: 12 * time.Minute, MaxDrift: 0.2,
-			Now: time.Now, Random: func() float64 { return 0.5 }, Logger: slog.New(slog.DiscardHandler), Meter: noop.Meter{},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := s.scheduled(5*time.Minute, 12*time.Minute)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go r.Run(ctx)

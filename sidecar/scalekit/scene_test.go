@@ -161,9 +161,19 @@ func newScene(t *testing.T) *scene {
 
 // restart returns a reconciler that remembers nothing.
 func (s *scene) restart() *scalekit.Reconciler {
+	return s.newReconciler(5*time.Minute, 15*time.Minute, func() time.Time { return s.now })
+}
+
+// scheduled returns a reconciler that goes by the clock of the bubble. Run is for the test to call.
+func (s *scene) scheduled(interval, staleAfter time.Duration) *scalekit.Reconciler {
+	return s.newReconciler(interval, staleAfter, time.Now)
+}
+
+func (s *scene) newReconciler(interval, staleAfter time.Duration, now func() time.Time) *scalekit.Reconciler {
+	s.Helper()
 	r, err := scalekit.NewReconciler(scalekit.Config{
-		Source: s.vendor, Catalog: s.catalog, Interval: 5 * time.Minute, StaleAfter: 15 * time.Minute, MaxDrift: 0.2,
-		Now: func() time.Time { return s.now }, Random: func() float64 { return 0.5 },
+		Source: s.vendor, Catalog: s.catalog, Interval: interval, StaleAfter: staleAfter, MaxDrift: 0.2,
+		Now: now, Random: func() float64 { return 0.5 },
 		Logger: slog.New(slog.NewJSONHandler(&s.log, nil)), Meter: noop.Meter{},
 	})
 	if err != nil {
