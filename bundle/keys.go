@@ -27,8 +27,6 @@ type family struct {
 	algorithms []string
 }
 
-func hmacFamily() family { return family{"an HMAC secret", []string{"HS256", "HS384", "HS512"}} }
-
 func rsaFamily() family {
 	return family{"an RSA key", []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}}
 }
@@ -127,11 +125,18 @@ func pemBlock(content []byte) (*pem.Block, error) {
 	return block, nil
 }
 
+// secretFamily allows the algorithms whose digest is no longer than the secret, by RFC 7518, section 3.2.
 func secretFamily(content []byte) (family, error) {
-	if len(content) < minSecretBytes {
-		return family{}, fmt.Errorf("want a public key as PEM, or an HMAC secret of at least %d bytes, got %d bytes", minSecretBytes, len(content))
+	f := family{name: fmt.Sprintf("an HMAC secret of %d bytes", len(content))}
+	for i, algorithm := range []string{"HS256", "HS384", "HS512"} {
+		if len(content) >= minSecretBytes+16*i {
+			f.algorithms = append(f.algorithms, algorithm)
+		}
 	}
-	return hmacFamily(), nil
+	if len(f.algorithms) == 0 {
+		return family{}, fmt.Errorf("want a key as PEM, or an HMAC secret of at least %d bytes, got %d bytes", minSecretBytes, len(content))
+	}
+	return f, nil
 }
 
 func familyOf(key any) (family, error) {

@@ -117,16 +117,22 @@ func signPayload(signer jose.Signer, payload signingPayload) ([]byte, error) {
 	return json.MarshalIndent(opabundle.SignaturesConfig{Signatures: []string{compact}}, "", " ")
 }
 
+// Check says what is wrong with the key, never quoting it.
+func (k SigningKey) Check() error {
+	_, err := k.signer()
+	return err
+}
+
 func (k SigningKey) signer() (jose.Signer, error) {
 	kind, key, err := privateKey(k.Content)
 	if err != nil {
-		return nil, fmt.Errorf("--signing-key: %w", err)
+		return nil, fmt.Errorf("signing key: %w", err)
 	}
 	if k.Algorithm == "" {
 		k.Algorithm = kind.algorithms[0]
 	}
 	if err := kind.allows(k.Algorithm); err != nil {
-		return nil, fmt.Errorf("--signing-alg: %w", err)
+		return nil, fmt.Errorf("signing algorithm: %w", err)
 	}
 	options := (&jose.SignerOptions{}).WithType("JWT")
 	if k.ID != "" {
@@ -134,7 +140,7 @@ func (k SigningKey) signer() (jose.Signer, error) {
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(k.Algorithm), Key: key}, options)
 	if err != nil {
-		return nil, fmt.Errorf("--signing-key: %w", err)
+		return nil, fmt.Errorf("signing key: %w", err)
 	}
 	return signer, nil
 }

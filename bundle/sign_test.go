@@ -56,7 +56,7 @@ func ecKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
 }
 
 func secret() keyPair {
-	text := []byte("a secret of 32 bytes, or of more.")
+	text := []byte("a secret of as many bytes as the longest of the digests of HMAC has, 64")
 	return keyPair{text, text}
 }
 
@@ -86,7 +86,7 @@ func TestASignatureOfEachAlgorithmIsGood(t *testing.T) {
 	rsaPair, p256, p384, p521 := pairOf(t, rsaKey(t, 2048)), pairOf(t, ecKey(t, elliptic.P256())), pairOf(t, ecKey(t, elliptic.P384())), pairOf(t, ecKey(t, elliptic.P521()))
 	for algorithm, pair := range map[string]keyPair{
 		"RS256": rsaPair, "RS384": rsaPair, "RS512": rsaPair, "PS256": rsaPair, "PS384": rsaPair, "PS512": rsaPair,
-		"ES256": p256, "ES384": p384, "ES512": p521, "HS256": secret(), "": p256,
+		"ES256": p256, "ES384": p384, "ES512": p521, "HS256": secret(), "HS384": secret(), "HS512": secret(), "": p256,
 	} {
 		t.Run(algorithm, func(t *testing.T) {
 			signing := bundle.SigningKey{ID: "k", Algorithm: algorithm, Content: pair.private, Scope: "s"}
@@ -246,7 +246,7 @@ func TestSignaturesOfOthersAreRefused(t *testing.T) {
 		"no algorithm":                     {"none", "rsa", "", "SHA-256", nil, `not with "none"`},
 		"no algorithm, with a secret":      {"none", "hmac", "", "SHA-256", nil, `not with "none"`},
 		"an algorithm of another family":   {"ES256", "rsa", "", "SHA-256", e, `verification key "rsa": an RSA key goes with`},
-		"RSA where a secret is":            {"RS256", "hmac", "", "SHA-256", r, "an HMAC secret goes with"},
+		"RSA where a secret is":            {"RS256", "hmac", "", "SHA-256", r, "goes with HS256"},
 		"another algorithm than the key's": {"RS256", "ps", "", "SHA-256", r, `verification key "ps" is for PS256, and the signature is by "RS256"`},
 		"MD5":                              {"RS256", "rsa", "", "MD5", r, "rests on MD5"},
 		"SHA-1":                            {"RS256", "rsa", "", "SHA-1", r, "rests on SHA-1"},
@@ -295,19 +295,20 @@ func TestKeysThatAreRefused(t *testing.T) {
 		key  bundle.VerificationKey
 		want string
 	}{
-		"a short secret":    {bundle.VerificationKey{ID: "k", Content: []byte("hunter2")}, `verification key "k": want a public key as PEM, or an HMAC secret of at least 32 bytes, got 7 bytes`},
-		"nothing":           {bundle.VerificationKey{}, "got 0 bytes"},
-		"a weak RSA key":    {bundle.VerificationKey{Content: weak.public}, "at least 2048 bits, got 1024"},
-		"another curve":     {bundle.VerificationKey{Content: small.public}, "got one on P-224"},
-		"a private key":     {bundle.VerificationKey{Content: r.private}, "got a PEM block \"PRIVATE KEY\""},
-		"a damaged key":     {bundle.VerificationKey{Content: r.public[:100]}, "damaged"},
-		"another content":   {bundle.VerificationKey{Content: pemOf("PUBLIC KEY", []byte("x"))}, "want a public key as PEM"},
-		"two keys":          {bundle.VerificationKey{Content: append(bytes.Clone(r.public), e.public...)}, "something behind it"},
-		"a huge file":       {bundle.VerificationKey{Content: make([]byte, 1<<20)}, "at most 65536 bytes"},
-		"another algorithm": {bundle.VerificationKey{Content: e.public, Algorithm: "RS256"}, `an EC key on P-256 goes with ES256, not with "RS256"`},
-		"PEM with HS256":    {bundle.VerificationKey{Content: e.public, Algorithm: "HS256"}, "goes with ES256"},
-		"an unknown one":    {bundle.VerificationKey{Content: secret().public, Algorithm: "none"}, "goes with HS256, HS384, HS512"},
-		"a key's id of two": {bundle.VerificationKey{ID: "other", Content: e.public}, `verification key "other" is given twice`},
+		"a short secret":            {bundle.VerificationKey{ID: "k", Content: []byte("hunter2")}, `verification key "k": want a key as PEM, or an HMAC secret of at least 32 bytes, got 7 bytes`},
+		"nothing":                   {bundle.VerificationKey{}, "got 0 bytes"},
+		"a weak RSA key":            {bundle.VerificationKey{Content: weak.public}, "at least 2048 bits, got 1024"},
+		"another curve":             {bundle.VerificationKey{Content: small.public}, "got one on P-224"},
+		"a private key":             {bundle.VerificationKey{Content: r.private}, "got a PEM block \"PRIVATE KEY\""},
+		"a damaged key":             {bundle.VerificationKey{Content: r.public[:100]}, "damaged"},
+		"another content":           {bundle.VerificationKey{Content: pemOf("PUBLIC KEY", []byte("x"))}, "want a public key as PEM"},
+		"two keys":                  {bundle.VerificationKey{Content: append(bytes.Clone(r.public), e.public...)}, "something behind it"},
+		"a huge file":               {bundle.VerificationKey{Content: make([]byte, 1<<20)}, "at most 65536 bytes"},
+		"another algorithm":         {bundle.VerificationKey{Content: e.public, Algorithm: "RS256"}, `an EC key on P-256 goes with ES256, not with "RS256"`},
+		"a secret too short for it": {bundle.VerificationKey{Content: secret().public[:47], Algorithm: "HS384"}, `an HMAC secret of 47 bytes goes with HS256, not with "HS384"`},
+		"PEM with HS256":            {bundle.VerificationKey{Content: e.public, Algorithm: "HS256"}, "goes with ES256"},
+		"an unknown one":            {bundle.VerificationKey{Content: secret().public, Algorithm: "none"}, "goes with HS256, HS384, HS512"},
+		"a key's id of two":         {bundle.VerificationKey{ID: "other", Content: e.public}, `verification key "other" is given twice`},
 	} {
 		_, err := bundle.NewVerification([]bundle.VerificationKey{{ID: "other", Content: e.public}, c.key}, "")
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
@@ -320,12 +321,12 @@ func TestKeysThatAreRefused(t *testing.T) {
 		key  bundle.SigningKey
 		want string
 	}{
-		"a short secret":    {bundle.SigningKey{Content: []byte("hunter2")}, "--signing-key: want"},
+		"a short secret":    {bundle.SigningKey{Content: []byte("hunter2")}, "signing key: want"},
 		"a weak RSA key":    {bundle.SigningKey{Content: weak.private}, "at least 2048 bits"},
 		"a public key":      {bundle.SigningKey{Content: e.public}, `got a PEM block "PUBLIC KEY"`},
 		"one with password": {bundle.SigningKey{Content: pemOf("ENCRYPTED PRIVATE KEY", []byte("x"))}, "without a password"},
 		"a damaged key":     {bundle.SigningKey{Content: pemOf("PRIVATE KEY", []byte("x"))}, "can't be read"},
-		"another algorithm": {bundle.SigningKey{Content: e.private, Algorithm: "HS256"}, "--signing-alg: an EC key"},
+		"another algorithm": {bundle.SigningKey{Content: e.private, Algorithm: "HS256"}, "signing algorithm: an EC key"},
 	} {
 		_, err := bundle.Sign(t.Context(), bundle.Source{FS: tree(signedFiles())}, c.key, bundle.LoadOptions{})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {
