@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,6 +85,9 @@ func (c *policyConfig) settings() []setting {
 func (c *policyConfig) check() error {
 	if len(c.places) == 0 && c.opaConfig == "" {
 		c.places = []source.Place{builtinPlace()}
+	}
+	if c.tokenFile != "" && !slices.ContainsFunc(c.places, source.Place.IsURL) {
+		return usagef("--policy-token-file: want a bundle URL in --policy with it, got none")
 	}
 	if c.verificationScope != "" && len(c.verificationKeys) == 0 {
 		return usagef("--bundle-verification-scope: want --bundle-verification-key with it, got none")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -71,13 +72,13 @@ func signed(t *testing.T, revision, secret, scope string) []byte {
 func signedFiles(t *testing.T, files map[string]string, secret, scope string) []byte {
 	t.Helper()
 	var listed []opabundle.FileInfo
-	for _, name := range []string{".manifest", "authz/app.rego"} {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		hash, err := opabundle.NewSignatureHasher(opabundle.SHA256)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var value any = []byte(files[name])
-		if name == ".manifest" {
+		if strings.HasSuffix(name, ".json") || name == ".manifest" {
 			if err := json.Unmarshal([]byte(files[name]), &value); err != nil {
 				t.Fatal(err)
 			}
@@ -108,6 +109,7 @@ type bundleServer struct {
 	etag     string
 	status   int    // instead of an answer
 	kind     string // content type
+	hasty    bool   // never holds a request
 	requests []http.Header
 	changed  chan struct{} // closed when content changes, for held requests
 }
@@ -142,7 +144,7 @@ func (s *bundleServer) count() int { s.mu.Lock(); defer s.mu.Unlock(); return le
 func (s *bundleServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Header.Clone())
-	if r.Header.Get("If-None-Match") == s.etag && strings.Contains(r.Header.Get("Prefer"), "wait=") && s.kind != "" {
+	if r.Header.Get("If-None-Match") == s.etag && strings.Contains(r.Header.Get("Prefer"), "wait=") && s.kind != "" && !s.hasty {
 		changed := s.changed
 		s.mu.Unlock()
 		select {
@@ -307,12 +309,17 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 
 func (l *lockedBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
+// write puts a file in place as a whole.
 func write(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	draft := filepath.Join(filepath.Dir(path), ".draft")
+	if err := os.WriteFile(draft, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(draft, path); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -72,7 +72,7 @@ func (l *local) due() bool {
 func (l *local) load(ctx context.Context) (*candidate, error) {
 	l.verifier = l.verification()
 	if l.place.fsys != nil {
-		b, err := bundle.Load(ctx, l.place.fsys, bundle.LoadOptions{Name: l.place.name})
+		b, err := bundle.Load(ctx, l.place.fsys, bundle.LoadOptions{Name: l.place.prefix()})
 		return &candidate{bundle: b, digest: l.place.name}, err
 	}
 	for range mostReads {
@@ -95,7 +95,7 @@ func (l *local) readOnce(ctx context.Context) (*candidate, error) {
 	if err != nil {
 		return nil, &unavailableError{err}
 	}
-	options := bundle.LoadOptions{Name: l.place.name, Verification: l.verifier}
+	options := bundle.LoadOptions{Name: l.place.prefix(), Verification: l.verifier}
 	if !info.IsDir() {
 		return l.readFile(ctx, options)
 	}

@@ -4,15 +4,21 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"github.com/postern-authz/postern/bundle"
 	"github.com/postern-authz/postern/sidecar/source"
 )
 
@@ -52,15 +58,15 @@ func TestDirectoryIsFollowed(t *testing.T) {
 	path := filepath.Join(dir, "app.rego")
 	write(t, path, app("a"))
 	s := newScene(t, quick(), dir).start()
+	inPlace := func(content string) {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	changes := map[string]func(){
-		"write in place": func() { write(t, path, app("b")) },
-		"rename over it": func() {
-			write(t, path+".tmp", app("c"))
-			if err := os.Rename(path+".tmp", path); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"a file more": func() { write(t, filepath.Join(dir, "more", "more.rego"), "package more\n\nx := 1\n") },
+		"write in place": func() { inPlace(app("b")) },
+		"rename over it": func() { write(t, path, app("c")) },
+		"a file more":    func() { write(t, filepath.Join(dir, "more", "more.rego"), "package more\n\nx := 1\n") },
 		"a file less": func() {
 			if err := os.RemoveAll(filepath.Join(dir, "more")); err != nil {
 				t.Fatal(err)
@@ -68,8 +74,7 @@ func TestDirectoryIsFollowed(t *testing.T) {
 		},
 		"same size and times": func() {
 			info := must(os.Stat(path))
-			write(t, path, strings.Replace(string(must(os.ReadFile(path))), "true", "TRUE", 1))
-			write(t, path, app("d"))
+			inPlace(app("d"))
 			if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
 				t.Fatal(err)
 			}
@@ -78,8 +83,7 @@ func TestDirectoryIsFollowed(t *testing.T) {
 	for _, name := range []string{"write in place", "rename over it", "a file more", "a file less", "same size and times"} {
 		before := s.count()
 		changes[name]()
-		s.eventually(name, func() bool { return s.count() > before })
-		s.wantFailure("")
+		s.eventually(name, func() bool { return s.count() > before && s.follower.Status().Failure == nil })
 	}
 }
 
@@ -196,5 +200,71 @@ func TestStartFailsOnWhatIsLocal(t *testing.T) {
 		if err := s.follower.Load(t.Context()); err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "--policy: ") {
 			t.Errorf("%s: got %v, want %q", path, err, want)
 		}
+	}
+}
+
+// While a ConfigMap is swapped all the time, what is used is of one generation.
+func TestGenerationsAreNotMixed(t *testing.T) {
+	const files = 20
+	dir := t.TempDir()
+	for n := range 2 {
+		for i := range files {
+			write(t, filepath.Join(dir, fmt.Sprintf("..%d", n), fmt.Sprintf("f%d.rego", i)), fmt.Sprintf("package p%d\n\nx := %d\n", i, n))
+		}
+		write(t, filepath.Join(dir, fmt.Sprintf("..%d", n), ".manifest"), fmt.Sprintf(`{"revision":"generation %d"}`, n))
+	}
+	swap := func(n int) {
+		if err := os.Symlink(fmt.Sprintf("..%d", n), filepath.Join(dir, "..tmp")); err != nil {
+			t.Error(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..tmp"), filepath.Join(dir, "..data")); err != nil {
+			t.Error(err)
+		}
+	}
+	swap(0)
+	for i := range files {
+		name := fmt.Sprintf("f%d.rego", i)
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join("..data", ".manifest"), filepath.Join(dir, ".manifest")); err != nil {
+		t.Fatal(err)
+	}
+	place := must(source.ParsePlace(dir))
+	var mixed atomic.Int64
+	c := source.Config{
+		Places: []source.Place{place}, PollEvery: time.Millisecond, Interval: time.Minute,
+		Logger: slog.New(slog.DiscardHandler), Meter: noop.NewMeterProvider().Meter(""),
+		Use: func(_ context.Context, b *bundle.Bundle) error {
+			policy, err := b.Compile(bundle.Options{})
+			if err != nil {
+				return err
+			}
+			want := "x := " + strings.TrimPrefix(b.Revision(), "generation ")
+			for _, module := range policy.Compiler.Modules {
+				if !strings.HasPrefix(module.Rules[0].String(), want) {
+					mixed.Add(1)
+				}
+			}
+			return nil
+		},
+	}
+	f := must(source.New(c))
+	if err := f.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
+	for n := range 400 {
+		swap(n % 2)
+		f.Reload()
+		time.Sleep(time.Duration(n%7) * 100 * time.Microsecond)
+	}
+	stop()
+	<-done
+	if n := mixed.Load(); n > 0 {
+		t.Errorf("%d modules were of another generation", n)
 	}
 }

@@ -418,7 +418,7 @@ func (b *opaBundle) verification(known map[string]*keys.Config) (func() *bundle.
 			if known[id] == nil {
 				return nil, fmt.Errorf("keyid: want one of keys (%s), got %.80q", strings.Join(slices.Sorted(maps.Keys(known)), ", "), id)
 			}
-			known = map[string]*keys.Config{id: known[id]}
+			known = map[string]*keys.Config{"": known[id]} // whatever key a signature names, as in OPA
 		}
 	}
 	var list []bundle.VerificationKey

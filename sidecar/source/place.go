@@ -69,6 +69,19 @@ func ParsePlace(text string) (Place, error) {
 // Name says where the policy comes from, for people.
 func (p Place) Name() string { return p.name }
 
+// IsURL reports whether the policy is downloaded.
+func (p Place) IsURL() bool { return p.remote != nil }
+
+// prefix goes before the names of files in errors. It is joined with them as a path, which a
+// scheme would not survive.
+func (p Place) prefix() string {
+	_, rest, isURL := strings.Cut(p.name, "://")
+	if isURL {
+		return rest
+	}
+	return p.name
+}
+
 // identity tells two places apart. Of a URL it is a digest, since its query may be a secret.
 func (p Place) identity() string {
 	if p.remote == nil {

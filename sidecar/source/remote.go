@@ -22,6 +22,8 @@ const (
 	// leastPause lies between the beginnings of two requests, whatever a server that holds
 	// requests, or doesn't after all, answers.
 	leastPause = 250 * time.Millisecond
+	// leastHold is what a server that can hold requests holds one at least.
+	leastHold = time.Second
 )
 
 // remote is a bundle URL. But for refresh it is used by one goroutine.
@@ -152,7 +154,7 @@ func (r *remote) parse(ctx context.Context, a answer) (*candidate, error) {
 }
 
 func (r *remote) load(ctx context.Context, content []byte) (*bundle.Bundle, error) {
-	return bundle.LoadArchive(ctx, bytes.NewReader(content), bundle.LoadOptions{Name: r.place.name, Verification: r.verification(), MaxBytes: r.largest})
+	return bundle.LoadArchive(ctx, bytes.NewReader(content), bundle.LoadOptions{Name: r.place.prefix(), Verification: r.verification(), MaxBytes: r.largest})
 }
 
 // recall reads what an earlier process kept; nil: nothing.
@@ -170,15 +172,16 @@ func (r *remote) recall(ctx context.Context) (*candidate, error) {
 	return c, nil
 }
 
-// pause is how long to wait until the next request.
-func (r *remote) pause(err error, took time.Duration) time.Duration {
+// pause is how long to wait until the next request. A server that says that it holds requests
+// and doesn't is asked as often as others.
+func (r *remote) pause(unchanged bool, err error, took time.Duration) time.Duration {
 	if err != nil {
 		d := util.DefaultBackoff(float64(firstBackoff), float64(r.polling.most), r.failures)
 		r.failures++
 		return min(max(d, leastPause), r.polling.most) // its jitter goes beyond
 	}
 	r.failures = 0
-	if r.longPoll && r.polling.wait > 0 {
+	if r.longPoll && r.polling.wait > 0 && (!unchanged || took >= leastHold) {
 		return max(leastPause-took, 0)
 	}
 	return r.polling.least + time.Duration(rand.Float64()*float64(r.polling.most-r.polling.least)) //nolint:gosec // jitter is no secret
@@ -188,7 +191,7 @@ func (r *remote) pause(err error, took time.Duration) time.Duration {
 func (f *Follower) followRemote(ctx context.Context, o *origin) {
 	for {
 		began := time.Now()
-		err := f.ask(ctx, o)
+		unchanged, err := f.ask(ctx, o)
 		if ctx.Err() != nil {
 			return
 		}
@@ -197,31 +200,31 @@ func (f *Follower) followRemote(ctx context.Context, o *origin) {
 			continue
 		}
 		f.report(ctx, o, err)
-		if f.config.Wait(ctx, o.remote.pause(err, time.Since(began)), o.remote.wake) != nil {
+		if f.config.Wait(ctx, o.remote.pause(unchanged, err, time.Since(began)), o.remote.wake) != nil {
 			return
 		}
 	}
 }
 
-// ask asks once, and puts what came to use.
-func (f *Follower) ask(ctx context.Context, o *origin) error {
+// ask asks once, and puts what came to use. It reports whether the server has nothing new.
+func (f *Follower) ask(ctx context.Context, o *origin) (unchanged bool, err error) {
 	r := o.remote
 	f.mu.Lock()
 	active := o.active
 	f.mu.Unlock()
 	a, err := r.fetchInterruptibly(ctx, active)
 	if err != nil {
-		return o.place.wrap(fmt.Errorf("%s: %w", o.place.name, &unavailableError{err}))
+		return false, o.place.wrap(fmt.Errorf("%s: %w", o.place.name, &unavailableError{err}))
 	}
 	c := active
 	if !a.unchanged {
 		r.longPoll = a.longPoll
 		if c, err = r.parse(ctx, a); err != nil {
-			return o.place.wrap(err)
+			return false, o.place.wrap(err)
 		}
 	}
 	if err := f.offer(ctx, o, c); err != nil {
-		return err
+		return false, err
 	}
 	if !a.unchanged {
 		r.etag, r.etagOf = a.etag, c.digest
@@ -229,5 +232,5 @@ func (f *Follower) ask(ctx context.Context, o *origin) error {
 	f.mu.Lock()
 	o.answered = f.config.Now()
 	f.mu.Unlock()
-	return nil
+	return a.unchanged, nil
 }

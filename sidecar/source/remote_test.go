@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/postern-authz/postern/bundle"
 	"github.com/postern-authz/postern/sidecar/source"
 )
 
@@ -60,6 +62,61 @@ func TestLongPolling(t *testing.T) {
 	if got := server.last().Get("If-None-Match"); got != "" {
 		t.Errorf("a reload asks with If-None-Match %q", got)
 	}
+}
+
+// A server that doesn't hold requests, whatever it says, isn't asked all the time.
+func TestLongPollingThatIsNone(t *testing.T) {
+	server := serve(t, policy(t, "1"))
+	server.kind, server.hasty = "application/vnd.openpolicyagent.bundles", true
+	c := source.Config{Keep: t.TempDir()}
+	s := newScene(t, c, server.URL).start()
+	s.round()
+	if d := s.again(); d < 54*time.Second {
+		t.Errorf("waits %v", d)
+	}
+	// What the server can do is known after a restart.
+	newScene(t, c, server.URL).start().round()
+	if got := server.last().Get("Prefer"); got != "modes=snapshot;wait=60" {
+		t.Errorf("Prefer is %q", got)
+	}
+}
+
+// What can't be kept is used all the same, and told.
+func TestDiskThatCantBeWritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	write(t, file, "")
+	s := newScene(t, source.Config{Keep: filepath.Join(file, "policies")}, serve(t, policy(t, "1")).URL).start()
+	s.round()
+	s.wantUsed("1")
+	s.wantFailure("")
+	if !strings.Contains(s.log.String(), "could not be kept") {
+		t.Errorf("the log says\n%s", s.log)
+	}
+}
+
+// Keys that change are used for what is there already.
+func TestKeysAreFollowed(t *testing.T) {
+	var keys atomic.Pointer[bundle.Verification]
+	keys.Store(verifying(t, strings.Repeat("x", 32), "")())
+	server := serve(t, signed(t, "1", secret, ""))
+	path := filepath.Join(t.TempDir(), "b.tar.gz")
+	write(t, path, string(signedFiles(t, map[string]string{"more/data.json": "{}", ".manifest": `{"revision":"1","roots":["more"]}`}, secret, "")))
+	c := quick()
+	c.Verification = keys.Load
+	s := newScene(t, c, server.URL).start()
+	s.round()
+	s.wantUsed()
+	keys.Store(verifying(t, secret, "")())
+	s.round()
+	s.wantUsed("1")
+	// With a file, too.
+	s = newScene(t, c, path, server.URL).start()
+	s.round()
+	s.wantUsed("1,1")
+	keys.Store(verifying(t, strings.Repeat("x", 32), "")())
+	s.round()
+	s.eventually("the refusal", func() bool { return s.follower.Status().Sources[0].Failure != nil })
+	s.wantUsed("1,1")
 }
 
 func TestBackoffAndRecovery(t *testing.T) {

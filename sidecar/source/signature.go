@@ -19,6 +19,9 @@ const (
 	deepestEntry = 32
 )
 
+// configMapLink is what Kubernetes swaps when a ConfigMap or a Secret changes.
+const configMapLink = "..data"
+
 // settledAfter is how old a change must be until a later one can't have the same times: some
 // file systems count in whole seconds.
 const settledAfter = 2 * time.Second
@@ -47,6 +50,13 @@ func (l *look) at(path string, depth int) {
 		l.failed(path, err)
 		return
 	}
+	l.note(path, info)
+	if info.IsDir() && depth <= deepestEntry {
+		l.in(path, depth)
+	}
+}
+
+func (l *look) note(path string, info fs.FileInfo) {
 	changed := info.ModTime()
 	var device, inode uint64
 	if system, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -59,9 +69,6 @@ func (l *look) at(path string, depth int) {
 		l.newest = changed
 	}
 	fmt.Fprintf(l.digest, "%q %v %d %d %d %d\n", path, info.Mode(), info.Size(), changed.UnixNano(), device, inode)
-	if info.IsDir() && depth <= deepestEntry {
-		l.in(path, depth)
-	}
 }
 
 func (l *look) in(directory string, depth int) {
@@ -71,6 +78,11 @@ func (l *look) in(directory string, depth int) {
 	}
 	for _, entry := range entries {
 		name := entry.Name()
+		if name == configMapLink { // a new one at each swap, even one that goes back
+			if info, err := entry.Info(); err == nil {
+				l.note(filepath.Join(directory, name), info)
+			}
+		}
 		if strings.HasPrefix(name, ".") && name != ".manifest" && name != ".signatures.json" {
 			continue // as the reader does; the history of a repository can be long
 		}

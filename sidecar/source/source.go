@@ -146,6 +146,9 @@ func wait(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 // bundle URL among the sources what doesn't go together is told by [Follower.Status] alone,
 // since the next download may mend it.
 func (f *Follower) Load(ctx context.Context) error {
+	if err := removeDrafts(f.config.Keep); err != nil {
+		f.config.Logger.Warn("drafts of policy bundles can't be removed", "error", err)
+	}
 	var errs []error
 	downloads := false
 	for _, o := range f.origins {
@@ -262,7 +265,9 @@ func (f *Follower) use(ctx context.Context) error {
 		return err // the end of the process is no verdict
 	}
 	f.attempted = newest
-	f.settle(ctx, joined, err)
+	for _, o := range f.settle(ctx, joined, err) {
+		f.keep(o)
+	}
 	return asTogether(err)
 }
 
@@ -283,15 +288,16 @@ func asTogether(err error) error {
 	return &togetherError{err}
 }
 
-// settle notes and tells what became of the newest candidates.
-func (f *Follower) settle(ctx context.Context, joined *bundle.Bundle, err error) {
+// settle notes and tells what became of the newest candidates. It returns the origins whose
+// download is to be kept.
+func (f *Follower) settle(ctx context.Context, joined *bundle.Bundle, err error) (keep []*origin) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.failure = err
 	if err != nil {
 		f.metrics.count(ctx, outcomeInvalid)
 		f.config.Logger.Error(f.refusal(), "policy", f.names(), "error", err)
-		return
+		return nil
 	}
 	f.used, f.success = true, f.config.Now()
 	f.metrics.count(ctx, outcomeOK)
@@ -300,11 +306,13 @@ func (f *Follower) settle(ctx context.Context, joined *bundle.Bundle, err error)
 		changed := o.active != o.newest
 		o.active = o.newest
 		if changed && o.active.kept != nil {
-			f.keep(o)
+			keep = append(keep, o)
 		}
 	}
+	return keep
 }
 
+// keep writes the download in use to disk. It wants the turn.
 func (f *Follower) keep(o *origin) {
 	if err := o.remote.store.save(o.active.kept); err != nil {
 		f.config.Logger.Warn("the policy bundle is in use, but could not be kept for a start without its server", "source", o.place.name, "error", err)

@@ -42,10 +42,12 @@ type store struct {
 func newStore(directory string, place Place) store {
 	s := store{source: place.identity(), largest: max(place.remote.largest, largestBundle)}
 	if directory != "" {
-		s.path = filepath.Join(directory, s.source[:16]+".bundle")
+		s.path = filepath.Join(directory, fileName(s.source))
 	}
 	return s
 }
+
+func fileName(source string) string { return source[:16] + ".bundle" }
 
 // load returns nil when nothing is kept of this URL.
 func (s store) load() (*kept, error) {
@@ -111,9 +113,24 @@ func (s store) save(k *kept) (err error) {
 	return syncDirectory(directory)
 }
 
+const draftPattern = "download-*.tmp"
+
+// removeDrafts removes what a process left behind that was killed while it wrote.
+func removeDrafts(directory string) error {
+	if directory == "" {
+		return nil
+	}
+	drafts, err := filepath.Glob(filepath.Join(directory, draftPattern))
+	errs := []error{err}
+	for _, draft := range drafts {
+		errs = append(errs, os.Remove(draft))
+	}
+	return errors.Join(errs...)
+}
+
 // writeDraft writes a new file that nobody else can read.
 func writeDraft(directory string, parts ...[]byte) (path string, err error) {
-	f, err := os.CreateTemp(directory, "download-*.tmp")
+	f, err := os.CreateTemp(directory, draftPattern)
 	if err != nil {
 		return "", err
 	}
