@@ -75,14 +75,7 @@ type Bundle struct {
 //
 // An error tells of every file that can't be parsed, as name:line.
 func Load(ctx context.Context, fsys fs.FS, o LoadOptions) (*Bundle, error) {
-	files, err := readTree(ctx, fsys, o.withDefaults())
-	if err == nil {
-		files, err = o.verified(files)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading policy: %w", err)
-	}
-	return assemble(files, o)
+	return Source{FS: fsys}.Load(ctx, o)
 }
 
 // assemble makes a bundle of files that were read, bounded and verified, sorted by name. It is the one

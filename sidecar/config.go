@@ -198,6 +198,13 @@ func controlSocketSetting(into *string) setting {
 	}
 }
 
+func allowBuiltinSetting(into *[]string) setting {
+	return setting{
+		name: "allow-builtin", repeat: true, set: list(into),
+		help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
+	}
+}
+
 // check looks at what the settings mean together.
 func (c *config) check() error {
 	if c.controlSocket == "" {

@@ -31,17 +31,16 @@ type policyConfig struct {
 	opaConfig         string
 	tokenFile         string
 	interval          time.Duration
-	verificationKeys  []keyFile
-	verificationScope string
-	allowRollback     bool
-	allowBuiltins     []string
-	decision          string
+	verification  verificationConfig
+	allowRollback bool
+	allowBuiltins []string
+	decision      string
 }
 
 const builtinPolicy = "builtin"
 
 func (c *policyConfig) settings() []setting {
-	return []setting{
+	return slices.Concat([]setting{
 		{
 			name: "policy", repeat: true, secret: true, set: places(&c.places),
 			help: "policy directory, bundle file (.tar.gz), https URL of a bundle, or builtin; repeatable, and joined; changes are followed; replaces the built-in policies (default builtin)",
@@ -58,27 +57,17 @@ func (c *policyConfig) settings() []setting {
 			name: "opa-config", set: text(&c.opaConfig),
 			help: "OPA configuration file, of which services, bundles and keys are taken; its bundles are joined with those of --policy, and replace the built-in policies",
 		},
-		{
-			name: "bundle-verification-key", repeat: true, set: keyFiles(&c.verificationKeys),
-			help: "[ID=]FILE with a public key in PEM, or an HMAC secret, that policies must be signed with; repeatable; its changes are followed",
-		},
-		{
-			name: "bundle-verification-scope", set: text(&c.verificationScope),
-			help: "scope that signatures must be for; needs --bundle-verification-key",
-		},
+	}, c.verification.settings(), []setting{
 		{
 			name: "allow-rollback", initial: "false", bare: true, set: boolean(&c.allowRollback),
 			help: "take a policy whose revision is older than the one in use",
 		},
-		{
-			name: "allow-builtin", repeat: true, set: list(&c.allowBuiltins),
-			help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
-		},
+		allowBuiltinSetting(&c.allowBuiltins),
 		{
 			name: "decision", initial: "authz/decision", set: text(&c.decision),
 			help: "the Rego rule that answers",
 		},
-	}
+	})
 }
 
 // check looks at what the settings mean together.
@@ -89,7 +78,7 @@ func (c *policyConfig) check() error {
 	if c.tokenFile != "" && !slices.ContainsFunc(c.places, source.Place.IsURL) {
 		return usagef("--policy-token-file: want a bundle URL in --policy with it, got none")
 	}
-	if c.verificationScope != "" && len(c.verificationKeys) == 0 {
+	if c.verification.scope != "" && len(c.verification.keys) == 0 {
 		return usagef("--bundle-verification-scope: want --bundle-verification-key with it, got none")
 	}
 	return nil
@@ -240,39 +229,4 @@ func sourceDetail(from source.OriginStatus) string {
 func firstLineOf(err error) string {
 	first, _, _ := strings.Cut(err.Error(), "\n")
 	return first
-}
-
-// keyFile is a file with a key that policies are verified with.
-type keyFile struct{ id, path string }
-
-func keyFiles(into *[]keyFile) func([]string) error {
-	return func(values []string) error {
-		*into = nil
-		for _, value := range values {
-			id, path, named := strings.Cut(value, "=")
-			if !named {
-				id, path = "", value
-			}
-			if path == "" || named && id == "" {
-				return errors.New("want FILE or ID=FILE")
-			}
-			*into = append(*into, keyFile{id, path})
-		}
-		return nil
-	}
-}
-
-func pathsOf(keys []keyFile) (paths []string) {
-	for _, key := range keys {
-		paths = append(paths, key.path)
-	}
-	return paths
-}
-
-func (c *policyConfig) parseVerification(contents [][]byte) (*bundle.Verification, error) {
-	keys := make([]bundle.VerificationKey, len(contents))
-	for i, content := range contents {
-		keys[i] = bundle.VerificationKey{ID: c.verificationKeys[i].id, Content: content}
-	}
-	return bundle.NewVerification(keys, c.verificationScope)
 }

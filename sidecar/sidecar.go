@@ -193,8 +193,8 @@ func (s *sidecar) readPolicyFollowed() (err error) {
 			return err
 		}
 	}
-	if len(c.verificationKeys) > 0 {
-		s.verification, err = newFollowed("--bundle-verification-key", pathsOf(c.verificationKeys), c.parseVerification)
+	if len(c.verification.keys) > 0 {
+		s.verification, err = newFollowed("--bundle-verification-key", c.verification.paths(), c.verification.parse)
 	}
 	return err
 }
