@@ -27,10 +27,10 @@ const (
 
 // policyConfig is where policies come from, and what they may do.
 type policyConfig struct {
-	places            []source.Place
-	opaConfig         string
-	tokenFile         string
-	interval          time.Duration
+	places        []source.Place
+	opaConfig     string
+	tokenFile     string
+	interval      time.Duration
 	verification  verificationConfig
 	allowRollback bool
 	allowBuiltins []string
@@ -72,9 +72,6 @@ func (c *policyConfig) settings() []setting {
 
 // check looks at what the settings mean together.
 func (c *policyConfig) check() error {
-	if len(c.places) == 0 && c.opaConfig == "" {
-		c.places = []source.Place{builtinPlace()}
-	}
 	if c.tokenFile != "" && !slices.ContainsFunc(c.places, source.Place.IsURL) {
 		return usagef("--policy-token-file: want a bundle URL in --policy with it, got none")
 	}
@@ -115,6 +112,9 @@ func (s *sidecar) openPolicy(ctx context.Context) (err error) {
 		}
 		places = append(places[:len(places):len(places)], configured...)
 	}
+	if len(places) == 0 {
+		places = []source.Place{builtinPlace()}
+	}
 	configured := source.Config{
 		Places: places, Use: s.usePolicy, AllowRollback: c.allowRollback, Keep: filepath.Join(s.config.dataDir, keptPolicies),
 		PollEvery: lookEvery, Interval: c.interval, UserAgent: "postern/" + version,
@@ -140,6 +140,9 @@ func (s *sidecar) readOPAConfig(path string) ([]source.Place, error) {
 	read, err := source.ReadOPAConfig(content, path)
 	for _, warning := range read.Warnings {
 		s.logger.Warn("OPA configuration", "warning", warning)
+	}
+	if err == nil && read.DecisionLogs != nil {
+		err = fmt.Errorf("%s: decision_logs isn't taken yet", path)
 	}
 	return read.Places, err
 }

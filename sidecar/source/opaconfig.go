@@ -34,12 +34,15 @@ const (
 type OPAConfig struct {
 	Places   []Place
 	Warnings []string // about keys that are passed over
+
+	// What a decision log is made of, as JSON: services and decision_logs, which isn't looked
+	// into. The latter is nil where the file doesn't have it.
+	Services, DecisionLogs json.RawMessage
 }
 
 // refusal says why a key isn't taken that would do something else than it does in OPA.
 func refusal(key string) string {
 	return map[string]string{
-		"decision_logs":       "decision_logs isn't taken yet",
 		"discovery":           "discovery isn't taken: who serves it could replace the keys that bundles are verified with",
 		"plugins":             "plugins aren't taken: Postern has none",
 		"status":              "status isn't taken: /readyz?verbose and /metrics tell how bundles stand",
@@ -63,7 +66,7 @@ func insteadOf(key string) string {
 	}[key]
 }
 
-// ReadOPAConfig takes services, bundles and keys of a standard OPA configuration file, YAML or
+// ReadOPAConfig takes services, bundles, keys and decision_logs of a standard OPA configuration file, YAML or
 // JSON, and refuses what it would have to leave out silently. Environment variables aren't
 // substituted. Errors say file and line, and quote no value.
 func ReadOPAConfig(text []byte, name string) (OPAConfig, error) {
@@ -85,10 +88,11 @@ func ReadOPAConfig(text []byte, name string) (OPAConfig, error) {
 	if err != nil {
 		return OPAConfig{}, err
 	}
-	if len(places) == 0 {
+	logs := sections["decision_logs"].json
+	if len(places) == 0 && logs == nil {
 		return OPAConfig{}, fmt.Errorf("%s: want at least one of bundles, got none", name)
 	}
-	return OPAConfig{Places: places, Warnings: warnings}, nil
+	return OPAConfig{Places: places, Warnings: warnings, Services: sections["services"].json, DecisionLogs: logs}, nil
 }
 
 // section is a part of the file. The zero section isn't there.
@@ -171,8 +175,8 @@ func readSections(text []byte, name string) (map[string]section, []string, error
 		case insteadOf(key) != "":
 			warnings = append(warnings, where+" is passed over: "+insteadOf(key))
 			continue
-		case key != "services" && key != "bundles" && key != "keys":
-			return nil, nil, fmt.Errorf("%s: unknown key; services, bundles and keys are taken", where)
+		case !slices.Contains([]string{"services", "bundles", "keys", "decision_logs"}, key):
+			return nil, nil, fmt.Errorf("%s: unknown key; services, bundles, keys and decision_logs are taken", where)
 		}
 		if _, twice := sections[key]; twice {
 			return nil, nil, fmt.Errorf("%s: want it once", where)

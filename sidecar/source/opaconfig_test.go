@@ -76,6 +76,14 @@ func TestOPAConfigDefaults(t *testing.T) {
 	}
 }
 
+// A decision log is made elsewhere, of what stands here.
+func TestOPAConfigHandsDecisionLogsOn(t *testing.T) {
+	read, err := source.ReadOPAConfig([]byte("services: {a: {url: 'https://a'}}\ndecision_logs: {service: a}\n"), "c.yaml")
+	if err != nil || len(read.Places) != 0 || string(read.DecisionLogs) != `{"service":"a"}` || string(read.Services) != `{"a":{"url":"https://a"}}` {
+		t.Errorf("got %+v, %v", read, err)
+	}
+}
+
 func TestOPAConfigRefusals(t *testing.T) {
 	const services = "services: {a: {url: 'https://a.example.com'}}\n"
 	for text, want := range map[string]string{
@@ -84,10 +92,9 @@ func TestOPAConfigRefusals(t *testing.T) {
 		"services: {":                           "c.yaml: want YAML or JSON: line",
 		services:                                "at least one of bundles",
 		services + "discovery: {name: x}":       "c.yaml:2: discovery isn't taken",
-		services + "decision_logs: {}":          "c.yaml:2: decision_logs isn't taken yet",
 		services + "plugins: {}":                "c.yaml:2: plugins aren't taken",
 		services + "status: {}":                 "c.yaml:2: status isn't taken",
-		services + "bundels: {}":                "c.yaml:2: bundels: unknown key; services, bundles and keys",
+		services + "bundels: {}":                "c.yaml:2: bundels: unknown key; services, bundles, keys",
 		services + "bundles: [1]":               "c.yaml:2: bundles: [0]: want a name",
 		services + "bundles: {x: {servise: a}}": `c.yaml:2: bundles.x: unknown field "servise"`,
 		services + "bundles: {x: {service: b}}": `c.yaml:2: bundles.x: service: want one of services (a), got "b"`,
