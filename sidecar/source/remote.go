@@ -184,7 +184,8 @@ func (r *remote) pause(unchanged bool, err error, took time.Duration) time.Durat
 	if r.longPoll && r.polling.wait > 0 && (!unchanged || took >= leastHold) {
 		return max(leastPause-took, 0)
 	}
-	return r.polling.least + time.Duration(rand.Float64()*float64(r.polling.most-r.polling.least)) //nolint:gosec // jitter is no secret
+	d := r.polling.least + time.Duration(rand.Float64()*float64(r.polling.most-r.polling.least)) //nolint:gosec // jitter is no secret
+	return max(d, leastPause)
 }
 
 // followRemote asks for a bundle until ctx ends.
