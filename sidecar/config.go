@@ -36,9 +36,6 @@ type config struct {
 	rebuild           bool
 	lruSize           int
 	maxDocument       catalog.Limit
-	policyDir         string
-	allowBuiltins     []string
-	decision          string
 	evaluationTimeout time.Duration
 	onIncomplete      string
 	logLevel          slog.Level
@@ -53,7 +50,8 @@ type config struct {
 	maxDrift           float64
 	onStale            string
 
-	token tokenConfig
+	policy policyConfig
+	token  tokenConfig
 }
 
 // settings is the one table that says what can be configured. README and docs tell the
@@ -120,18 +118,7 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 			name: "max-document", initial: "100000,32MiB", set: documentLimit(&c.maxDocument),
 			help: "largest whole-document read: records, and bytes with an optional KiB, MiB or GiB",
 		},
-		{
-			name: "policy", initial: builtinPolicy, set: text(&c.policyDir),
-			help: "policy directory; replaces the built-in policies",
-		},
-		{
-			name: "allow-builtin", repeat: true, set: list(&c.allowBuiltins),
-			help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
-		},
-		{
-			name: "decision", initial: "authz/decision", set: text(&c.decision),
-			help: "the Rego rule that answers",
-		},
+	}, c.policy.settings(), []setting{
 		{
 			name: "evaluation-timeout", initial: "1s", set: duration(&c.evaluationTimeout),
 			help: "longest evaluation of one question; it is denied then",
@@ -184,8 +171,6 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 	})
 }
 
-const builtinPolicy = "builtin"
-
 // The settings that several verbs share.
 
 func configSetting() setting {
@@ -213,6 +198,13 @@ func controlSocketSetting(into *string) setting {
 	}
 }
 
+func allowBuiltinSetting(into *[]string) setting {
+	return setting{
+		name: "allow-builtin", repeat: true, set: list(into),
+		help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
+	}
+}
+
 // check looks at what the settings mean together.
 func (c *config) check() error {
 	if c.controlSocket == "" {
@@ -236,6 +228,9 @@ func (c *config) check() error {
 		return usagef("--webhook-tls-cert, --webhook-tls-key: want both or none")
 	}
 	if err := c.checkTruth(); err != nil {
+		return err
+	}
+	if err := c.policy.check(); err != nil {
 		return err
 	}
 	return c.token.check()

@@ -55,7 +55,7 @@ func main() {
 // verb is one row of the table of what Postern can do.
 type verb struct {
 	name      string // one or two words
-	arguments string // behind the flags, for the help
+	arguments string // behind the flags, such as FILE; [PATH…] is any number, PATH… at least one
 	summary   string
 	example   string
 	settings  []setting
@@ -83,8 +83,8 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	if want := len(strings.Fields(v.arguments)); len(arguments) != want {
-		return usagef("%s: want %d arguments behind the flags, got %d; see `postern help %s`", v.name, want, len(arguments), v.name)
+	if err := v.checkCount(len(arguments)); err != nil {
+		return err
 	}
 	return v.run(ctx, arguments, std)
 }
@@ -92,7 +92,7 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 // allVerbs is the table. Each verb closes over the values that its settings fill.
 func allVerbs() []verb { //nolint:funlen // a table is read row by row
 	c, maintenance, event, demo, health := new(config), new(catalogConfig), new(eventConfig), new(demoConfig), new(healthConfig)
-	simulated := new(simulateConfig)
+	simulated, bundled := new(simulateConfig), new(bundleConfig)
 	return []verb{
 		{
 			name: "run", summary: "run the sidecar: catalog, decision API, and the webhook receiver when a secret is set",
@@ -145,6 +145,26 @@ func allVerbs() []verb { //nolint:funlen // a table is read row by row
 			settings: maintenance.settings(), run: maintenance.accept,
 		},
 		{
+			name: "bundle build", arguments: "PATH…", summary: "make one OPA bundle of policy directories: compiled strictly, without tests, the same bytes each time",
+			example:  "postern bundle build policies --output bundle.tar.gz --revision 42",
+			settings: bundled.buildSettings(), run: bundled.build,
+		},
+		{
+			name: "bundle sign", arguments: "BUNDLE", summary: "sign a bundle file, or a directory as its .signatures.json, as opa sign does",
+			example:  "postern bundle sign bundle.tar.gz --signing-key private.pem --signing-key-id release --signing-scope production",
+			settings: bundled.signSettings(), run: bundled.sign,
+		},
+		{
+			name: "bundle verify", arguments: "BUNDLE", summary: "check a bundle file's or directory's signature, and that it can be read; exit 0 if both hold",
+			example:  "postern bundle verify bundle.tar.gz --bundle-verification-key release=public.pem --bundle-verification-scope production",
+			settings: bundled.verifySettings(), run: bundled.verify,
+		},
+		{
+			name: "bundle inspect", arguments: "BUNDLE", summary: "print a bundle's revision, roots, files, packages, rules and signature",
+			example:  "postern bundle inspect bundle.tar.gz --format json",
+			settings: bundled.inspectSettings(), run: bundled.inspect,
+		},
+		{
 			name: "healthcheck", summary: "exit 0 when the sidecar on this machine is ready",
 			example:  "postern healthcheck --admin-addr 127.0.0.1:8282",
 			settings: health.settings(), run: health.run,
@@ -187,6 +207,23 @@ func findVerb(verbs []verb, args []string) (verb, []string, error) {
 	}
 	got := strings.Join(called, " ")
 	return verb{}, nil, usagef("unknown verb %.40q%s; see `postern help`", got, didYouMean("", got, names))
+}
+
+// checkCount compares the number of arguments with those in the table.
+func (v verb) checkCount(got int) error {
+	words := strings.Fields(v.arguments)
+	least, want := len(words), fmt.Sprint(len(words))
+	if strings.HasSuffix(v.arguments, "…]") {
+		least--
+	}
+	many := strings.Contains(v.arguments, "…")
+	if many {
+		want = fmt.Sprintf("at least %d", least)
+	}
+	if got < least || got > least && !many {
+		return usagef("%s: want %s arguments behind the flags, got %d; see `postern help %s`", v.name, want, got, v.name)
+	}
+	return nil
 }
 
 // help prints the table, or with `help VERB` one row of it.

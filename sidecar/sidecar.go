@@ -18,10 +18,12 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"github.com/postern-authz/postern/bundle"
 	"github.com/postern-authz/postern/sidecar/authz"
 	"github.com/postern-authz/postern/sidecar/catalog"
 	"github.com/postern-authz/postern/sidecar/listener"
 	"github.com/postern-authz/postern/sidecar/scalekit"
+	"github.com/postern-authz/postern/sidecar/source"
 	"github.com/postern-authz/postern/sidecar/telemetry"
 	"github.com/postern-authz/postern/sidecar/token"
 	"github.com/postern-authz/postern/sidecar/webhook"
@@ -55,13 +57,15 @@ type sidecar struct {
 	apiToken     *followed[string]
 	cert         *followed[tls.Certificate]
 	clientSecret *followed[string]
+	policyToken  *followed[string]
+	verification *followed[*bundle.Verification]
 
 	listeners []served
 	startedAt time.Time
 	stopping  atomic.Bool
 	// bootstrapped: the decision API is open; see awaitTruth.
 	bootstrapped atomic.Bool
-	policy       policyHealth
+	policies     *source.Follower
 }
 
 // served is a listener and what serves it.
@@ -92,7 +96,7 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 	if s.engine, err = s.newEngine(); err != nil {
 		return s, err
 	}
-	if err := s.loadPolicy(ctx); err != nil {
+	if err := s.openPolicy(ctx); err != nil {
 		return s, err
 	}
 	if c.reconciles() {
@@ -175,7 +179,22 @@ func (s *sidecar) readFollowed() (err error) {
 		}
 	}
 	if c.reconciles() {
-		s.clientSecret, err = newFollowed("--scalekit-client-secret-file", files(c.scalekitSecretFile), parseClientSecret)
+		if s.clientSecret, err = newFollowed("--scalekit-client-secret-file", files(c.scalekitSecretFile), parseClientSecret); err != nil {
+			return err
+		}
+	}
+	return s.readPolicyFollowed()
+}
+
+func (s *sidecar) readPolicyFollowed() (err error) {
+	c := s.config.policy
+	if c.tokenFile != "" {
+		if s.policyToken, err = newFollowed("--policy-token-file", files(c.tokenFile), parsePolicyToken); err != nil {
+			return err
+		}
+	}
+	if len(c.verification.keys) > 0 {
+		s.verification, err = newFollowed("--bundle-verification-key", c.verification.paths(), c.verification.parse)
 	}
 	return err
 }
@@ -326,6 +345,7 @@ func (s *sidecar) serve(ctx context.Context, hangups <-chan os.Signal) error {
 	if s.tokens != nil {
 		go s.tokens.Run(ctx)
 	}
+	go s.policies.Run(ctx)
 	go s.awaitTruth(ctx)
 	go s.maintain(ctx, hangups)
 	<-ctx.Done()
@@ -363,13 +383,19 @@ func (s *sidecar) maintain(ctx context.Context, hangups <-chan os.Signal) {
 	if s.clientSecret != nil {
 		values = append(values, s.clientSecret)
 	}
+	if s.policyToken != nil {
+		values = append(values, s.policyToken)
+	}
+	if s.verification != nil {
+		values = append(values, s.verification)
+	}
 	go follow(ctx, ticker.C, values, s.logger)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangups:
-			s.reloadPolicy(ctx)
+			s.policies.Reload()
 			s.refreshKeys(ctx)
 			if s.reconciler != nil {
 				s.reconciler.Ask()
