@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,7 +56,7 @@ func (c *policyConfig) settings() []setting {
 		},
 		{
 			name: "opa-config", set: text(&c.opaConfig),
-			help: "OPA configuration file, of which services, bundles and keys are taken; its bundles are joined with those of --policy, and replace the built-in policies",
+			help: "OPA configuration file, of which services, bundles, keys and decision_logs are taken; its bundles are joined with those of --policy, and replace the built-in policies",
 		},
 	}, c.verification.settings(), []setting{
 		{
@@ -106,7 +107,7 @@ func (s *sidecar) openPolicy(ctx context.Context) (err error) {
 	c := s.config.policy
 	places := c.places
 	if c.opaConfig != "" {
-		configured, err := s.readOPAConfig(c.opaConfig)
+		configured, err := s.readOPAConfig(ctx, c.opaConfig)
 		if err != nil {
 			return usagef("--opa-config: %v", err)
 		}
@@ -132,7 +133,9 @@ func (s *sidecar) openPolicy(ctx context.Context) (err error) {
 	return s.policies.Load(ctx)
 }
 
-func (s *sidecar) readOPAConfig(path string) ([]source.Place, error) {
+// readOPAConfig returns the sources that a standard OPA configuration names, and starts the
+// decision log that it asks for.
+func (s *sidecar) readOPAConfig(ctx context.Context, path string) ([]source.Place, error) {
 	content, err := readSmallFile(path, source.LargestOPAConfig)
 	if err != nil {
 		return nil, err
@@ -141,10 +144,13 @@ func (s *sidecar) readOPAConfig(path string) ([]source.Place, error) {
 	for _, warning := range read.Warnings {
 		s.logger.Warn("OPA configuration", "warning", warning)
 	}
-	if err == nil && read.DecisionLogs != nil {
-		err = fmt.Errorf("%s: decision_logs isn't taken yet", path)
+	if err != nil {
+		return nil, err
 	}
-	return read.Places, err
+	if err := s.openDecisionLog(ctx, read); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return read.Places, nil
 }
 
 // usePolicy compiles a bundle and makes it the policy of the questions to come. Each gets a
@@ -157,6 +163,11 @@ func (s *sidecar) usePolicy(ctx context.Context, loaded *bundle.Bundle) error {
 	}
 	data := policy.Data
 	data["postern"] = map[string]any{"settings": map[string]any{"on_incomplete": s.config.onIncomplete}}
+	if s.decisions != nil { // first: no decision of this policy is logged without its mask
+		if err := s.decisions.Use(ctx, policy.Compiler, maps.Clone(data)); err != nil {
+			return err
+		}
+	}
 	return s.engine.Use(ctx, authz.Policy{
 		Compiler: policy.Compiler,
 		Store:    s.catalog.Document(inmem.NewFromObject(data)),

@@ -21,6 +21,7 @@ import (
 	"github.com/postern-authz/postern/bundle"
 	"github.com/postern-authz/postern/sidecar/authz"
 	"github.com/postern-authz/postern/sidecar/catalog"
+	"github.com/postern-authz/postern/sidecar/decisionlog"
 	"github.com/postern-authz/postern/sidecar/listener"
 	"github.com/postern-authz/postern/sidecar/scalekit"
 	"github.com/postern-authz/postern/sidecar/source"
@@ -52,6 +53,7 @@ type sidecar struct {
 
 	reconciler *scalekit.Reconciler       // nil without credentials for Scalekit's API
 	tokens     *token.Verifier[ast.Value] // nil without an issuer
+	decisions  *decisionlog.Log           // nil unless --opa-config asks for one
 
 	keys         *followed[webhook.Keys]
 	apiToken     *followed[string]
@@ -416,6 +418,9 @@ func (s *sidecar) close(ctx context.Context) error {
 	var errs []error
 	for range s.listeners {
 		errs = append(errs, <-closed)
+	}
+	if s.decisions != nil {
+		errs = append(errs, s.decisions.Close(ctx))
 	}
 	if s.catalog != nil {
 		errs = append(errs, s.catalog.Close())
