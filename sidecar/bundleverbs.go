@@ -115,27 +115,51 @@ func (c *verificationConfig) read() (*bundle.Verification, error) {
 		}
 		return nil, nil
 	}
-	var keys []bundle.VerificationKey
-	for _, value := range c.keys {
-		id, path, named := strings.Cut(value, "=")
-		if !named {
-			id, path = "", value
-		}
+	var contents [][]byte
+	for _, path := range c.paths() {
 		content, err := readSmallFile(path, largestKey)
 		if err != nil {
 			return nil, fmt.Errorf("--bundle-verification-key: %w", err)
 		}
-		key := bundle.VerificationKey{ID: id, Content: content}
-		if _, err := bundle.NewVerification([]bundle.VerificationKey{key}, ""); err != nil {
-			return nil, fmt.Errorf("--bundle-verification-key: %s: %w", path, err)
-		}
-		keys = append(keys, key)
+		contents = append(contents, content)
 	}
-	verification, err := bundle.NewVerification(keys, c.scope)
+	verification, err := c.parse(contents)
 	if err != nil {
 		return nil, fmt.Errorf("--bundle-verification-key: %w", err)
 	}
 	return verification, nil
+}
+
+// paths are the files of the keys.
+func (c *verificationConfig) paths() (paths []string) {
+	for _, value := range c.keys {
+		_, path := keyFile(value)
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// parse takes the contents of those files.
+func (c *verificationConfig) parse(contents [][]byte) (*bundle.Verification, error) {
+	var keys []bundle.VerificationKey
+	for i, value := range c.keys {
+		id, path := keyFile(value)
+		key := bundle.VerificationKey{ID: id, Content: contents[i]}
+		if _, err := bundle.NewVerification([]bundle.VerificationKey{key}, ""); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		keys = append(keys, key)
+	}
+	return bundle.NewVerification(keys, c.scope)
+}
+
+// keyFile takes [ID=]FILE apart.
+func keyFile(value string) (id, path string) {
+	id, path, named := strings.Cut(value, "=")
+	if !named {
+		return "", value
+	}
+	return id, path
 }
 
 // openSource opens a bundle's file or directory. The caller calls the function returned.

@@ -36,9 +36,6 @@ type config struct {
 	rebuild           bool
 	lruSize           int
 	maxDocument       catalog.Limit
-	policyDir         string
-	allowBuiltins     []string
-	decision          string
 	evaluationTimeout time.Duration
 	onIncomplete      string
 	logLevel          slog.Level
@@ -53,7 +50,8 @@ type config struct {
 	maxDrift           float64
 	onStale            string
 
-	token tokenConfig
+	policy policyConfig
+	token  tokenConfig
 }
 
 // settings is the one table that says what can be configured. README and docs tell the
@@ -120,15 +118,7 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 			name: "max-document", initial: "100000,32MiB", set: documentLimit(&c.maxDocument),
 			help: "largest whole-document read: records, and bytes with an optional KiB, MiB or GiB",
 		},
-		{
-			name: "policy", initial: builtinPolicy, set: text(&c.policyDir),
-			help: "policy directory; replaces the built-in policies",
-		},
-		allowBuiltinSetting(&c.allowBuiltins),
-		{
-			name: "decision", initial: "authz/decision", set: text(&c.decision),
-			help: "the Rego rule that answers",
-		},
+	}, c.policy.settings(), []setting{
 		{
 			name: "evaluation-timeout", initial: "1s", set: duration(&c.evaluationTimeout),
 			help: "longest evaluation of one question; it is denied then",
@@ -180,8 +170,6 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 		},
 	})
 }
-
-const builtinPolicy = "builtin"
 
 // The settings that several verbs share.
 
@@ -240,6 +228,9 @@ func (c *config) check() error {
 		return usagef("--webhook-tls-cert, --webhook-tls-key: want both or none")
 	}
 	if err := c.checkTruth(); err != nil {
+		return err
+	}
+	if err := c.policy.check(); err != nil {
 		return err
 	}
 	return c.token.check()

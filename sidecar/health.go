@@ -37,11 +37,10 @@ func (s *sidecar) serveReady(w http.ResponseWriter, r *http.Request) {
 
 func (s *sidecar) startChecks() []check {
 	at := s.catalog.Sync()
-	revision, loaded := s.engine.PolicyRevision()
 	return []check{
 		{"bootstrap", s.bootstrapped.Load(), s.bootstrapDetail()},
 		{"catalog", true, fmt.Sprintf("revision %d, %d permissions, epoch %s", at.Revision, at.Count, at.Epoch)},
-		{"policy", loaded, "revision " + revision},
+		s.policyCheck(),
 	}
 }
 
@@ -75,14 +74,11 @@ func (s *sidecar) reconcileCheck() check {
 
 // advice is what an operator should know and readiness doesn't depend on.
 func (s *sidecar) advice() []check {
-	notes := []check{{"writes", true, "the last commit succeeded, or none was needed"}, {"policy_reload", true, "the last load succeeded"}}
+	notes := []check{{"writes", true, "the last commit succeeded, or none was needed"}}
 	if err := s.catalog.WriteError(); err != nil {
 		notes[0].detail = "FAILING, webhooks are answered 503: " + err.Error()
 	}
-	if err := s.policy.get(); err != nil {
-		first, _, _ := strings.Cut(err.Error(), "\n") // what follows quotes the policy, which is the log's
-		notes[1].detail = "FAILED, the previous policy stays: " + first
-	}
+	notes = append(notes, s.policyNotes()...)
 	if aside := s.catalog.MovedAside(); aside != "" {
 		notes = append(notes, check{"rebuilt", true, "at this start: what could not be used is now " + aside})
 	}

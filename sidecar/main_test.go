@@ -144,11 +144,16 @@ func exchange(client *http.Client, request *http.Request) (string, error) {
 	return fmt.Sprintf("%s\n%s", strings.ReplaceAll(b.String(), "\r\n", "\n"), body), err
 }
 
-// awaitCommand: `await REGEXP COMMAND [ARGUMENT]…` repeats http, deliver or ask until its
-// output matches, for what takes effect within a second or two, and prints that output.
+// awaitCommand: `await [-within TIME] REGEXP COMMAND [ARGUMENT]…` repeats http, deliver or ask
+// until its output matches, for what takes effect within a second or two, and prints that
+// output.
 func awaitCommand(ts *testscript.TestScript, _ bool, args []string) {
+	within := 20 * time.Second
+	if args[0] == "-within" {
+		within, args = must(time.ParseDuration(args[1])), args[2:]
+	}
 	want, prepare := regexp.MustCompile("(?m)"+args[0]), map[string]requester{"http": httpRequest, "deliver": signedDelivery, "ask": askQuestion}[args[1]]
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(within)
 	for {
 		client, request := prepare(ts, args[2:])
 		answer, err := exchange(client, request)

@@ -14,7 +14,7 @@ import (
 func (s *sidecar) authorizeRoutes() http.Handler {
 	r := newRouter().UseEncodedPath() // a permission's name may contain a slash
 	permissions := newPermissionReader(s.catalog, s.logger.With("listener", "authorize"))
-	route(r, "/v1/authorize", http.MethodPost, s.onceBootstrapped(authz.NewHandler(s.engine, s.logger.With("listener", "authorize"))))
+	route(r, "/v1/authorize", http.MethodPost, s.onceBootstrapped(authz.NewHandler(s.engine, s.recorder(), s.logger.With("listener", "authorize"))))
 	route(r, "/v1/sync", http.MethodGet, http.HandlerFunc(s.serveSync))
 	route(r, "/v1/permissions", http.MethodGet, http.HandlerFunc(permissions.serveList))
 	route(r, "/v1/permissions/{name}", http.MethodGet, http.HandlerFunc(permissions.serveOne))

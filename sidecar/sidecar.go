@@ -18,10 +18,13 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"github.com/postern-authz/postern/bundle"
 	"github.com/postern-authz/postern/sidecar/authz"
 	"github.com/postern-authz/postern/sidecar/catalog"
+	"github.com/postern-authz/postern/sidecar/decisionlog"
 	"github.com/postern-authz/postern/sidecar/listener"
 	"github.com/postern-authz/postern/sidecar/scalekit"
+	"github.com/postern-authz/postern/sidecar/source"
 	"github.com/postern-authz/postern/sidecar/telemetry"
 	"github.com/postern-authz/postern/sidecar/token"
 	"github.com/postern-authz/postern/sidecar/webhook"
@@ -50,18 +53,21 @@ type sidecar struct {
 
 	reconciler *scalekit.Reconciler       // nil without credentials for Scalekit's API
 	tokens     *token.Verifier[ast.Value] // nil without an issuer
+	decisions  *decisionlog.Log           // nil unless --opa-config asks for one
 
 	keys         *followed[webhook.Keys]
 	apiToken     *followed[string]
 	cert         *followed[tls.Certificate]
 	clientSecret *followed[string]
+	policyToken  *followed[string]
+	verification *followed[*bundle.Verification]
 
 	listeners []served
 	startedAt time.Time
 	stopping  atomic.Bool
 	// bootstrapped: the decision API is open; see awaitTruth.
 	bootstrapped atomic.Bool
-	policy       policyHealth
+	policies     *source.Follower
 }
 
 // served is a listener and what serves it.
@@ -92,7 +98,7 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 	if s.engine, err = s.newEngine(); err != nil {
 		return s, err
 	}
-	if err := s.loadPolicy(ctx); err != nil {
+	if err := s.openPolicy(ctx); err != nil {
 		return s, err
 	}
 	if c.reconciles() {
@@ -175,7 +181,22 @@ func (s *sidecar) readFollowed() (err error) {
 		}
 	}
 	if c.reconciles() {
-		s.clientSecret, err = newFollowed("--scalekit-client-secret-file", files(c.scalekitSecretFile), parseClientSecret)
+		if s.clientSecret, err = newFollowed("--scalekit-client-secret-file", files(c.scalekitSecretFile), parseClientSecret); err != nil {
+			return err
+		}
+	}
+	return s.readPolicyFollowed()
+}
+
+func (s *sidecar) readPolicyFollowed() (err error) {
+	c := s.config.policy
+	if c.tokenFile != "" {
+		if s.policyToken, err = newFollowed("--policy-token-file", files(c.tokenFile), parsePolicyToken); err != nil {
+			return err
+		}
+	}
+	if len(c.verification.keys) > 0 {
+		s.verification, err = newFollowed("--bundle-verification-key", c.verification.paths(), c.verification.parse)
 	}
 	return err
 }
@@ -326,6 +347,7 @@ func (s *sidecar) serve(ctx context.Context, hangups <-chan os.Signal) error {
 	if s.tokens != nil {
 		go s.tokens.Run(ctx)
 	}
+	go s.policies.Run(ctx)
 	go s.awaitTruth(ctx)
 	go s.maintain(ctx, hangups)
 	<-ctx.Done()
@@ -363,13 +385,19 @@ func (s *sidecar) maintain(ctx context.Context, hangups <-chan os.Signal) {
 	if s.clientSecret != nil {
 		values = append(values, s.clientSecret)
 	}
+	if s.policyToken != nil {
+		values = append(values, s.policyToken)
+	}
+	if s.verification != nil {
+		values = append(values, s.verification)
+	}
 	go follow(ctx, ticker.C, values, s.logger)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangups:
-			s.reloadPolicy(ctx)
+			s.policies.Reload()
 			s.refreshKeys(ctx)
 			if s.reconciler != nil {
 				s.reconciler.Ask()
@@ -390,6 +418,9 @@ func (s *sidecar) close(ctx context.Context) error {
 	var errs []error
 	for range s.listeners {
 		errs = append(errs, <-closed)
+	}
+	if s.decisions != nil {
+		errs = append(errs, s.decisions.Close(ctx))
 	}
 	if s.catalog != nil {
 		errs = append(errs, s.catalog.Close())

@@ -43,8 +43,18 @@ type Decision struct {
 	AsOf           string      // when that event occurred, RFC 3339 with nine fractional digits
 	PolicyRevision string
 
+	input   ast.Object // what the policy saw of the question; nil when that wasn't read
 	extra   ast.Object // what else the policy answered; nil: nothing
 	trouble string     // what failed, for the operator's log; empty when the policy decided
+}
+
+// Input is the question as the policy saw it, or would have; nil when it wasn't read. It
+// must not be changed.
+func (d Decision) Input() ast.Value {
+	if d.input == nil {
+		return nil // not an interface that holds nil
+	}
+	return d.input
 }
 
 // Permission is the catalog's record of the permission that a question asked for. For

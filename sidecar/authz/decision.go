@@ -100,7 +100,7 @@ func (p *prepared) explain(ctx context.Context, txn storage.Transaction, q Quest
 		d.Allow, d.extra = false, nil
 		d.Reasons, d.Message, d.trouble = failed.Reasons, failed.Message, failed.trouble
 	}
-	d.ID = newID()
+	d.ID, d.input = newID(), q.input
 	d.PolicyRevision = p.revision
 }
 

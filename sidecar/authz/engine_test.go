@@ -219,7 +219,7 @@ func TestAnotherPolicyTakesOver(t *testing.T) {
 }
 
 func handler(e *authz.Engine) http.Handler {
-	return listener.Contain(authz.NewHandler(e, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
+	return listener.Contain(authz.NewHandler(e, nil, slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 }
 
 func TestHandler(t *testing.T) {

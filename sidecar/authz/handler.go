@@ -14,12 +14,21 @@ import (
 // Handler answers POST /v1/authorize.
 type Handler struct {
 	engine   *Engine
+	recorder Recorder // may be nil
 	failures *listener.FailureLog
 }
 
-// NewHandler returns a handler that asks engine.
-func NewHandler(engine *Engine, logger *slog.Logger) *Handler {
-	return &Handler{engine: engine, failures: listener.NewFailureLog(logger, time.Now)}
+// Recorder takes note of each decision that was answered. It must not keep its caller
+// waiting, and may keep what it is given.
+type Recorder interface {
+	// Record gets the decision, the JSON that it was answered with, and the size of the
+	// question's JSON in bytes.
+	Record(d Decision, answer []byte, question int)
+}
+
+// NewHandler returns a handler that asks engine, and tells recorder, unless that is nil.
+func NewHandler(engine *Engine, recorder Recorder, logger *slog.Logger) *Handler {
+	return &Handler{engine: engine, recorder: recorder, failures: listener.NewFailureLog(logger, time.Now)}
 }
 
 // ServeHTTP answers 200 with a decision, allow or deny; 400 for a question that can't be
@@ -44,6 +53,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if d.trouble != "" {
 		h.failures.Warn(d.Reasons[0], "evaluation failed", "trouble", d.trouble, "decision_id", d.ID, "reason", d.Reasons[0],
 			"policy_revision", d.PolicyRevision, "request_id", w.Header().Get("X-Request-ID"))
+	}
+	if h.recorder != nil {
+		h.recorder.Record(d, answer, len(body))
 	}
 	listener.WriteEncoded(w, http.StatusOK, answer)
 }

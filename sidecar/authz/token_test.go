@@ -59,7 +59,7 @@ func newTokenGate(t *testing.T, o authz.Options, store storage.Store, rego strin
 	if err := e.Use(t.Context(), policy(t, store, rego)); err != nil {
 		t.Fatal(err)
 	}
-	g.handler = authz.NewHandler(e, slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	g.handler = authz.NewHandler(e, nil, slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	return g
 }
 
