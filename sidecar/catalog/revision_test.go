@@ -85,7 +85,9 @@ func TestChangesAreAnnounced(t *testing.T) {
 	for name, change := range map[string]func(){
 		"an event": func() { mustApply(t, c, event) },
 		"a state":  func() { c.SetState(StateFresh) },
-		"roles":    func() { _, _ = c.Repair(t.Context(), Repair{Roles: []permission.Role{{ID: "role_1", Name: "admin"}}}, nil) },
+		"roles": func() {
+			_, _ = c.Repair(t.Context(), Repair{Roles: []permission.Role{{ID: "role_1", Name: "admin"}}}, nil)
+		},
 	} {
 		before := c.Pin()
 		if !told(change) || before.Fingerprint() == c.Pin().Fingerprint() {
