@@ -157,7 +157,7 @@ func (b *builder[V]) note(began time.Time) {
 
 func (b *builder[V]) rest(ctx context.Context) error {
 	b.mu.Lock()
-	rest := b.idleAt.Add((buildShare - 1) * b.took).Sub(time.Now())
+	rest := time.Until(b.idleAt.Add((buildShare - 1) * b.took))
 	b.mu.Unlock()
 	if rest <= 0 {
 		return ctx.Err()
