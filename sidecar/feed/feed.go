@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,9 +26,10 @@ const (
 	longestWait = 60 * time.Second
 	// buildWithin bounds the wait for a build, and for the one before it to end.
 	buildWithin = 10 * time.Minute
-	// sendAtLeast is how fast a version must be taken, in bytes per second, beyond sendWithin.
-	sendAtLeast = 256 << 10
+	// A version must be taken within sendWithin, and as much longer as it takes at sendAtLeast
+	// bytes per second.
 	sendWithin  = 30 * time.Second
+	sendAtLeast = 256 << 10
 	// answerWithin is what an answer without a body may take beyond the wait.
 	answerWithin = 5 * time.Second
 )
@@ -60,6 +62,7 @@ type Feed[V any] struct {
 	config  Config
 	builder builder[V]
 	places  chan struct{}
+	pace    pace
 	log     *listener.FailureLog
 	ended   chan struct{} // closed by Stop
 	end     sync.Once
@@ -71,6 +74,7 @@ func New[V any](source Source[V], c Config) *Feed[V] {
 		source: source, config: c,
 		builder: builder[V]{source: source, dir: c.Dir},
 		places:  make(chan struct{}, c.MostFollowers),
+		pace:    pace{sendWithin, sendAtLeast},
 		log:     listener.NewFailureLog(c.Logger, time.Now),
 		ended:   make(chan struct{}),
 	}
@@ -109,7 +113,7 @@ func (f *Feed[V]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header.Set("Content-Type", f.config.ContentType)
 		w.WriteHeader(http.StatusOK)
 	default:
-		f.send(w, r)
+		f.send(w, r, held)
 	}
 }
 
@@ -134,7 +138,8 @@ func (f *Feed[V]) await(ctx context.Context, held tags, wait time.Duration) (tag
 	}
 }
 
-func (f *Feed[V]) send(w http.ResponseWriter, r *http.Request) {
+// send answers with a version that is built. Ranges are not answered, as RFC 9110 allows.
+func (f *Feed[V]) send(w http.ResponseWriter, r *http.Request, held tags) {
 	allow(w, buildWithin+answerWithin)
 	ctx, cancel := context.WithTimeout(r.Context(), buildWithin)
 	defer cancel()
@@ -144,11 +149,30 @@ func (f *Feed[V]) send(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer version.release()
+	header := w.Header()
+	header.Set("ETag", version.tag)
+	if held.contain(version.tag) { // it changed back meanwhile
+		allow(w, answerWithin)
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
 	content := version.content.Reader()
-	allow(w, sendWithin+time.Duration(content.Size()/sendAtLeast)*time.Second)
-	w.Header().Set("ETag", version.tag)
-	w.Header().Set("Content-Type", f.config.ContentType)
-	http.ServeContent(w, r, "", time.Time{}, content)
+	allow(w, f.pace.of(content.Size()))
+	header.Set("Content-Type", f.config.ContentType)
+	header.Set("Content-Length", strconv.FormatInt(content.Size(), 10))
+	if _, err := io.Copy(w, content); err != nil {
+		panic(http.ErrAbortHandler) // so that the peer doesn't take it for whole
+	}
+}
+
+// pace is how fast a peer has to be.
+type pace struct {
+	within  time.Duration
+	atLeast int64 // bytes per second, beyond that
+}
+
+func (p pace) of(size int64) time.Duration {
+	return p.within + time.Duration(size/p.atLeast)*time.Second
 }
 
 func (f *Feed[V]) refuse(w http.ResponseWriter, r *http.Request, err error) {
