@@ -186,11 +186,8 @@ func (f *Feed[V]) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	listener.WriteError(w, &listener.Error{Status: http.StatusServiceUnavailable, Code: "catalog_unavailable", Message: "the catalog can't be read, or there is no room for its bundle; the log says why", RetryAfter: time.Second})
 }
 
-// allow gives the connection time, from now on, in place of what the listener allows. A
-// read deadline that passes counts as a peer that hung up. A connection that can't be given
-// time keeps the listener's, which is safe.
+// allow gives an answer time, from now on, in place of what the listener allows. A connection
+// that can't be given time keeps the listener's, which is safe.
 func allow(w http.ResponseWriter, within time.Duration) {
-	until, connection := time.Now().Add(within), http.NewResponseController(w)
-	_ = connection.SetReadDeadline(until)
-	_ = connection.SetWriteDeadline(until)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(within))
 }

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -221,11 +223,12 @@ func TestNobodyGetsAnOlderVersion(t *testing.T) {
 // A build ends with the last one who waits for it, and the next one begins another.
 func TestAbandonedBuild(t *testing.T) {
 	s := start(t, 100)
-	begun, ended := make(chan struct{}, 10), make(chan error, 10)
+	begun, ended, release := make(chan struct{}, 10), make(chan error, 10), make(chan struct{})
 	s.building = func(ctx context.Context, _ int) error {
 		begun <- struct{}{}
 		<-ctx.Done()
 		ended <- ctx.Err()
+		<-release
 		return ctx.Err()
 	}
 	ctx, hangUp := context.WithCancel(t.Context())
@@ -245,7 +248,12 @@ func TestAbandonedBuild(t *testing.T) {
 	s.mu.Lock()
 	s.building = nil
 	s.mu.Unlock()
-	s.want(s.ask(t.Context(), http.MethodGet), 200, `"0"`)
+	third := s.follow(t.Context())
+	for range 100 { // so that it comes before the build has ended, as good as always
+		runtime.Gosched()
+	}
+	close(release)
+	s.want(<-third, 200, `"0"`)
 }
 
 // A build that fails, or panics, is told, and tried again by who asks next.
@@ -313,7 +321,8 @@ func TestStopping(t *testing.T) {
 // Files of replaced versions are given back once their readers are done.
 func TestReplacedVersionsAreClosed(t *testing.T) {
 	s := start(t, 10)
-	s.size = 2 << 20 // too large for memory
+	s.size = 2 << 20                                 // too large for memory
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would close what is forgotten
 	before := openFiles(t)
 	for i := range 10 {
 		s.set(i)
