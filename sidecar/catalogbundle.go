@@ -90,7 +90,7 @@ func (b catalogBundle) Write(ctx context.Context, at catalog.Revision, w io.Writ
 	if err != nil {
 		return err
 	}
-	return bundle.WriteArchive(w, archived(".manifest", bytes.NewReader(manifest)), archived("data.json",
+	return bundle.WriteStreams(w, archived(".manifest", bytes.NewReader(manifest)), archived("data.json",
 		strings.NewReader(`{"`+catalog.Root+`":{"permissions":{`), permissions.Reader(),
 		strings.NewReader(`},"deleted":{`), deleted.Reader(),
 		strings.NewReader(`},"roles":`), bytes.NewReader(roles),
@@ -106,8 +106,8 @@ type sized interface {
 	Size() int64
 }
 
-func archived(name string, parts ...sized) bundle.ArchiveFile {
-	f := bundle.ArchiveFile{Name: name}
+func archived(name string, parts ...sized) bundle.Stream {
+	f := bundle.Stream{Name: name}
 	readers := make([]io.Reader, len(parts))
 	for i, part := range parts {
 		readers[i] = part

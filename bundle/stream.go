@@ -7,24 +7,25 @@ import (
 	"io"
 )
 
-// ArchiveFile is one file of an archive that is written.
-type ArchiveFile struct {
+// Stream is one file of an archive, of whatever size.
+type Stream struct {
 	Name    string // slash-separated, from the top of the bundle
 	Size    int64  // of Content, in bytes
 	Content io.Reader
 }
 
-// WriteArchive writes files as a .tar.gz, in their order. Equal files make equal bytes: no
-// times and no owners are part of it. The error is that of w or of a Content, or says
-// that one has another size than announced.
-func WriteArchive(w io.Writer, files ...ArchiveFile) error {
+// WriteStreams writes files as a .tar.gz, in their order, and keeps none of them in memory. It is
+// for data that is large: compression is the fastest. Equal files make equal bytes: no times
+// and no owners are part of it. The error is that of w or of a Content, or says that one has
+// another size than announced.
+func WriteStreams(w io.Writer, files ...Stream) error {
 	compressed, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
 		return err
 	}
 	archive := tar.NewWriter(compressed)
 	for _, f := range files {
-		if err := writeFile(archive, f); err != nil {
+		if err := writeStream(archive, f); err != nil {
 			return fmt.Errorf("writing %s: %w", f.Name, err)
 		}
 	}
@@ -34,7 +35,7 @@ func WriteArchive(w io.Writer, files ...ArchiveFile) error {
 	return compressed.Close()
 }
 
-func writeFile(archive *tar.Writer, f ArchiveFile) error {
+func writeStream(archive *tar.Writer, f Stream) error {
 	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Size: f.Size, Mode: 0o600}); err != nil {
 		return err
 	}
