@@ -7,11 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/postern-authz/postern/sidecar/catalog"
 	"github.com/postern-authz/postern/sidecar/listener"
+	"github.com/postern-authz/postern/sidecar/spool"
 )
 
 // Paths of the control socket.
@@ -39,39 +39,21 @@ type restored struct {
 
 // serveDump spools the dump first: the catalog must not wait for the peer.
 func (s *sidecar) serveDump(w http.ResponseWriter, r *http.Request) {
-	spool, err := s.spoolDump(r.Context())
-	if err != nil {
-		listener.WriteError(w, s.refusal(r.Context(), "dump")(err))
-		return
-	}
+	dump := spool.New(s.config.dataDir)
 	defer func() {
-		if err := spool.Close(); err != nil {
+		if err := dump.Close(); err != nil {
 			s.logger.Error("closing the spooled dump", "error", err)
 		}
 	}()
+	if err := errors.Join(s.catalog.Dump(r.Context(), dump, nil), dump.Finish()); err != nil {
+		listener.WriteError(w, s.refusal(r.Context(), "dump")(err))
+		return
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	if _, err := io.Copy(w, spool); err != nil {
+	if _, err := io.Copy(w, dump.Reader()); err != nil {
 		s.logger.Warn("a dump broke off", "error", err)
 		panic(http.ErrAbortHandler) // so that the peer doesn't take it for whole
 	}
-}
-
-// spoolDump returns the dump as a file that nobody else sees and that is gone when closed.
-func (s *sidecar) spoolDump(ctx context.Context) (*os.File, error) {
-	spool, err := os.CreateTemp(s.config.dataDir, "dump-*.tmp")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(spool.Name()); err != nil {
-		return nil, errors.Join(err, spool.Close())
-	}
-	if err := s.catalog.Dump(ctx, spool, nil); err != nil {
-		return nil, errors.Join(err, spool.Close())
-	}
-	if _, err := spool.Seek(0, io.SeekStart); err != nil {
-		return nil, errors.Join(err, spool.Close())
-	}
-	return spool, nil
 }
 
 func (s *sidecar) serveRestore(w http.ResponseWriter, r *http.Request) {

@@ -76,7 +76,7 @@ func TestDocumentedNames(t *testing.T) {
 
 var (
 	sourceCode = regexp.MustCompile(`(?:Code: |http\.Status[A-Za-z]+, )"([a-z_]+)"[,}]`)
-	withCodes  = []string{".", "authz", "listener", "simulator", "webhook"}
+	withCodes  = []string{".", "authz", "feed", "listener", "simulator", "webhook"}
 )
 
 // errorCodes finds the codes of errors where they are written down, in the source.

@@ -83,6 +83,11 @@ func recordOf(s permission.State) permissionRecord {
 	return r
 }
 
+func deletionOf(s permission.State) deletionRecord {
+	at, eventID := s.Deletion()
+	return deletionRecord{s.ID, at.String(), orNull(eventID)}
+}
+
 // orNull returns nil for an empty text, which JSON tells as null.
 func orNull(text string) *string {
 	if text == "" {
@@ -143,10 +148,9 @@ func (p *permissionReader) serveOne(w http.ResponseWriter, r *http.Request) {
 	case s.Live():
 		listener.WriteJSON(w, http.StatusOK, permissionAnswer{recordOf(s), revision})
 	case s.ID != "":
-		at, eventID := s.Deletion()
 		listener.WriteErrorBeside(w,
 			&listener.Error{Status: http.StatusNotFound, Code: "permission_deleted", Message: "the newest that is known of this name is a deletion"},
-			map[string]any{"deleted": deletionRecord{s.ID, at.String(), orNull(eventID)}, "data_revision": revision})
+			map[string]any{"deleted": deletionOf(s), "data_revision": revision})
 	default:
 		listener.WriteErrorBeside(w,
 			&listener.Error{Status: http.StatusNotFound, Code: "permission_unknown", Message: "the catalog has never seen a permission of this name; GET /v1/sync says whether it is complete"},

@@ -18,6 +18,7 @@ func (s *sidecar) authorizeRoutes() http.Handler {
 	route(r, "/v1/sync", http.MethodGet, http.HandlerFunc(s.serveSync))
 	route(r, "/v1/permissions", http.MethodGet, http.HandlerFunc(permissions.serveList))
 	route(r, "/v1/permissions/{name}", http.MethodGet, http.HandlerFunc(permissions.serveOne))
+	route(r, "/v1/bundles/permissions.tar.gz", http.MethodGet, s.onceBootstrapped(http.HandlerFunc(s.serveCatalogBundle)))
 	return r
 }
 

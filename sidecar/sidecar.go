@@ -22,6 +22,7 @@ import (
 	"github.com/postern-authz/postern/sidecar/authz"
 	"github.com/postern-authz/postern/sidecar/catalog"
 	"github.com/postern-authz/postern/sidecar/decisionlog"
+	"github.com/postern-authz/postern/sidecar/feed"
 	"github.com/postern-authz/postern/sidecar/listener"
 	"github.com/postern-authz/postern/sidecar/scalekit"
 	"github.com/postern-authz/postern/sidecar/source"
@@ -49,7 +50,8 @@ type sidecar struct {
 	telemetry *telemetry.Telemetry
 	catalog   *catalog.Catalog
 	engine    *authz.Engine
-	receiver  *webhook.Receiver // nil while the receiver is off
+	bundles   *feed.Feed[catalog.Revision] // of the catalog
+	receiver  *webhook.Receiver            // nil while the receiver is off
 
 	reconciler *scalekit.Reconciler       // nil without credentials for Scalekit's API
 	tokens     *token.Verifier[ast.Value] // nil without an issuer
@@ -95,6 +97,7 @@ func newSidecar(ctx context.Context, c config, logger *slog.Logger) (s *sidecar,
 	if err := s.openCatalog(ctx); err != nil {
 		return s, err
 	}
+	s.bundles = s.newCatalogFeed()
 	if s.engine, err = s.newEngine(); err != nil {
 		return s, err
 	}
@@ -411,6 +414,9 @@ func (s *sidecar) close(ctx context.Context) error {
 	s.stopping.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, drainWithin)
 	defer cancel()
+	if s.bundles != nil {
+		s.bundles.Stop() // nobody may wait for a change any more
+	}
 	closed := make(chan error, len(s.listeners))
 	for _, l := range s.listeners {
 		go func() { closed <- l.close(ctx) }()

@@ -7,9 +7,9 @@ import (
 	"github.com/postern-authz/postern/sidecar/listener"
 )
 
-// syncAnswer is the answer of GET /v1/sync. Epoch and digest are what two sidecars can
-// compare; the revision counts the commits of this one.
-type syncAnswer struct {
+// syncRecord is what the catalog says of itself as policies see it, data.scalekit.sync. Epoch and
+// digest are what two sidecars can compare; the revision counts the commits of this one.
+type syncRecord struct {
 	Epoch    string  `json:"epoch"`
 	Revision uint64  `json:"revision"`
 	Digest   string  `json:"digest"`
@@ -18,13 +18,18 @@ type syncAnswer struct {
 	Count    uint64  `json:"count"`
 	EventID  *string `json:"event_id"`
 	AsOf     *string `json:"as_of"`
+}
+
+// syncAnswer is the answer of GET /v1/sync.
+type syncAnswer struct {
+	syncRecord
 
 	// Reconcile is how the reconciliation stands; null without credentials for Scalekit's API.
 	Reconcile *reconcileAnswer `json:"reconcile"`
 }
 
 func (s *sidecar) serveSync(w http.ResponseWriter, _ *http.Request) {
-	answer := answerSync(s.catalog.Sync())
+	answer := syncAnswer{syncRecord: recordOfSync(s.catalog.Sync())}
 	if s.reconciler != nil {
 		standing := answerReconcile(s.reconciler.Status())
 		answer.Reconcile = &standing
@@ -32,14 +37,14 @@ func (s *sidecar) serveSync(w http.ResponseWriter, _ *http.Request) {
 	listener.WriteJSON(w, http.StatusOK, answer)
 }
 
-func answerSync(at catalog.Sync) syncAnswer {
-	answer := syncAnswer{
+func recordOfSync(at catalog.Sync) syncRecord {
+	record := syncRecord{
 		Epoch: at.Epoch, Revision: at.Revision, Digest: at.Digest.String(),
 		State: string(at.State), Complete: at.Complete, Count: at.Count,
 	}
 	if at.EventID != "" {
 		asOf := at.AsOf.String()
-		answer.EventID, answer.AsOf = &at.EventID, &asOf
+		record.EventID, record.AsOf = &at.EventID, &asOf
 	}
-	return answer
+	return record
 }

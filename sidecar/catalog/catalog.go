@@ -89,6 +89,7 @@ type hooks struct {
 	// aroundPage is called between pinning a revision and reading a part of the listing from
 	// the file, and between reading it and taking it back to that revision.
 	aroundPage func()
+	stretch    int // names in a part of a walk, in place of namesPerStretch
 }
 
 // Limit bounds the records of a document that is read as a whole.
@@ -116,6 +117,7 @@ type Catalog struct {
 	current atomic.Pointer[snapshot]
 	trust   atomic.Pointer[trust] // beside the revision; never nil
 	writer  *writer
+	changes changes // of current and trust
 
 	closeOnce sync.Once
 	closeErr  error

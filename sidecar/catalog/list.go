@@ -37,7 +37,7 @@ func (c *Catalog) List(ctx context.Context, after string, limit int) (Page, erro
 	if c.hooks.aroundPage != nil {
 		c.hooks.aroundPage()
 	}
-	found, err := c.readStretch(ctx, after, limit)
+	found, err := c.readStretch(ctx, after, pageOf(limit))
 	if ctx.Err() != nil {
 		return Page{}, ctx.Err()
 	}
@@ -51,12 +51,25 @@ func (c *Catalog) List(ctx context.Context, after string, limit int) (Page, erro
 	return found.page(at, limit), nil
 }
 
+// bounds of one stretch that is read from the file in one database transaction.
+type bounds struct {
+	records  int                         // that are kept, and
+	examined int                         // names that are looked at, kept or not
+	keeps    func(permission.State) bool // false for the zero state
+}
+
+// pageOf bounds the stretch of a page.
+func pageOf(limit int) bounds {
+	return bounds{records: limit, examined: examinedPerRecord*limit + examinedAtLeast, keeps: permission.State.Live}
+}
+
 // stretch is a part of the names in their byte order, and who decides for each of them.
 type stretch struct {
 	after   string // the part begins behind this name
 	through string // and ends with this one, if it doesn't go on to the end
 	toEnd   bool
-	live    map[string]permission.State // names that aren't in it are known to be not live
+	bounds
+	kept map[string]permission.State // names that aren't in it are known to have no state that is kept
 }
 
 // covers reports whether name lies within the stretch.
@@ -65,25 +78,24 @@ func (st *stretch) covers(name string) bool {
 }
 
 // readStretch reads a stretch from the file, at whatever revision that has by now.
-func (c *Catalog) readStretch(ctx context.Context, after string, limit int) (found *stretch, err error) {
+func (c *Catalog) readStretch(ctx context.Context, after string, b bounds) (found *stretch, err error) {
 	defer containDamage(&err)()
-	found = &stretch{after: after, through: after, live: make(map[string]permission.State)}
+	found = &stretch{after: after, through: after, bounds: b, kept: make(map[string]permission.State)}
 	err = c.view(func(tx *bbolt.Tx) error {
-		return found.read(ctx, tx, limit)
+		return found.read(ctx, tx)
 	})
 	return found, err
 }
 
-func (st *stretch) read(ctx context.Context, tx *bbolt.Tx, limit int) error {
+func (st *stretch) read(ctx context.Context, tx *bbolt.Tx) error {
 	names := tx.Bucket(bucketNames).Cursor()
 	name, _ := names.Seek([]byte(st.after))
 	if string(name) == st.after {
 		name, _ = names.Next()
 	}
 	var size int
-	most := examinedPerRecord*limit + examinedAtLeast
 	for examined := 0; name != nil; examined++ {
-		if examined == most || len(st.live) == limit || size >= pageBytes {
+		if examined == st.examined || len(st.kept) == st.records || size >= pageBytes {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -94,8 +106,8 @@ func (st *stretch) read(ctx context.Context, tx *bbolt.Tx, limit int) error {
 			return err
 		}
 		st.through = string(name)
-		if s.Live() {
-			st.live[s.Name] = s
+		if st.keeps(s) {
+			st.kept[s.Name] = s
 			size += len(s.ID) + len(s.Name) + len(s.Description) + len(s.EventID)
 		}
 		name, _ = names.Next()
@@ -115,13 +127,13 @@ func (st *stretch) restore(at *snapshot) {
 				continue
 			}
 			settled[name] = true
-			delete(st.live, name)
-			if before.Live() {
-				st.live[name] = before
+			delete(st.kept, name)
+			if st.keeps(before) {
+				st.kept[name] = before
 			}
 		}
 		if next.wasEmpty { // once known, a name is never forgotten without another one, so no step before changed any
-			maps.DeleteFunc(st.live, func(name string, _ permission.State) bool { return !settled[name] })
+			maps.DeleteFunc(st.kept, func(name string, _ permission.State) bool { return !settled[name] })
 			return
 		}
 	}
@@ -130,11 +142,7 @@ func (st *stretch) restore(at *snapshot) {
 // page cuts the stretch to limit records: as of an older revision it may hold more of them
 // than the file showed.
 func (st *stretch) page(at *snapshot, limit int) Page {
-	p := Page{Revision: at.sync.Revision, Permissions: make([]permission.State, 0, len(st.live))}
-	for _, s := range st.live {
-		p.Permissions = append(p.Permissions, s)
-	}
-	slices.SortFunc(p.Permissions, func(a, b permission.State) int { return strings.Compare(a.Name, b.Name) })
+	p := Page{Revision: at.sync.Revision, Permissions: st.sorted()}
 	if len(p.Permissions) > limit {
 		p.Permissions = p.Permissions[:limit]
 		p.Next = p.Permissions[limit-1].Name
@@ -142,6 +150,16 @@ func (st *stretch) page(at *snapshot, limit int) Page {
 		p.Next = st.through
 	}
 	return p
+}
+
+// sorted returns what is kept in the byte order of names.
+func (st *stretch) sorted() []permission.State {
+	states := make([]permission.State, 0, len(st.kept))
+	for _, s := range st.kept {
+		states = append(states, s)
+	}
+	slices.SortFunc(states, func(a, b permission.State) int { return strings.Compare(a.Name, b.Name) })
+	return states
 }
 
 // Find returns the state that decides for name, live or deleted, and the newest revision,

@@ -2,10 +2,12 @@ package catalog
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"go.etcd.io/bbolt"
@@ -27,6 +29,18 @@ var (
 type roles struct {
 	list     []permission.Role // in the order of their names
 	document ast.Object        // data.scalekit.roles
+
+	digested sync.Once
+	digest   [sha256.Size]byte
+}
+
+// fingerprint differs where the roles differ.
+func (r *roles) fingerprint() [sha256.Size]byte {
+	r.digested.Do(func() {
+		encoded, _ := r.encode() // too large ones belong to no revision
+		r.digest = sha256.Sum256(encoded)
+	})
+	return r.digest
 }
 
 // newRoles checks a list and sorts it. The error names the role.

@@ -25,7 +25,11 @@ type trust struct {
 func (c *Catalog) SetState(s State) {
 	for {
 		old := c.trust.Load()
-		if old.state == s || c.trust.CompareAndSwap(old, &trust{s, old.generation + 1}) {
+		if old.state == s {
+			return
+		}
+		if c.trust.CompareAndSwap(old, &trust{s, old.generation + 1}) {
+			c.changes.announce()
 			return
 		}
 	}

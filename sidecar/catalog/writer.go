@@ -315,6 +315,7 @@ func (w *writer) publish(tx *bbolt.Tx, t *transaction) error {
 func (w *writer) reach(st *step) {
 	w.catalog.hot.advance(st)
 	w.catalog.current.Store(st.to)
+	w.catalog.changes.announce()
 	w.doubtful = nil
 }
 
