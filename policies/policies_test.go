@@ -250,7 +250,7 @@ func TestReadsOfRoles(t *testing.T) {
 		"a number for an action": {live, 7, []any{"odd"}, "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantReads(t, "data.roles.granted", map[string]any{"scalekit": map[string]any{"permissions": c.permissions, "roles": held}}, map[string]any{
+			wantReads(t, "data.lib.roles.granted", map[string]any{"scalekit": map[string]any{"permissions": c.permissions, "roles": held}}, map[string]any{
 				"action": map[string]any{"name": c.action},
 				"token":  map[string]any{"valid": true, "claims": map[string]any{"roles": c.roles}},
 			}, c.want, c.reads)
