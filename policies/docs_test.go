@@ -176,3 +176,32 @@ func TestDocumentedReads(t *testing.T) {
 		}
 	}
 }
+
+var (
+	ownReason   = regexp.MustCompile(`Reason[A-Za-z]+ += "([a-z_]+)"|reasonToken[A-Za-z]+ += "([a-z_]+)"`)
+	givenReason = regexp.MustCompile(`_objections contains "([a-z_]+)"|"(token_[a-z_]+)"|"(granted|deferred)"`)
+)
+
+// The guide tells every reason that is taken, of the sidecar and of the built-in policy.
+func TestDocumentedReasons(t *testing.T) {
+	guide, found := section(t, "### Reasons"), map[string]bool{}
+	for file, reason := range map[string]*regexp.Regexp{
+		"../sidecar/authz/authz.go": ownReason, "authz/authz.rego": givenReason, "lib/subject/subject.rego": givenReason,
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range reason.FindAllStringSubmatch(string(text), -1) {
+			found[strings.Join(match[1:], "")] = true
+		}
+	}
+	if len(found) < 18 {
+		t.Errorf("found only %v", found)
+	}
+	for reason := range found {
+		if !strings.Contains(guide, "`"+reason+"`") {
+			t.Errorf("the reason %q isn't told", reason)
+		}
+	}
+}

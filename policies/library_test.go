@@ -40,7 +40,7 @@ func library(t *testing.T) []entry {
 				continue
 			}
 			if e.arguments > 0 {
-				e.parameters = strings.TrimPrefix(rule.Head.Ref().String()+ast.Args(rule.Head.Args).String(), e.name)
+				e.parameters = strings.TrimPrefix(rule.Head.Ref().String()+rule.Head.Args.String(), e.name)
 			}
 			if known, ok := found[e.String()]; ok {
 				e = known
