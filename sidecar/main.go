@@ -92,7 +92,7 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 // allVerbs is the table. Each verb closes over the values that its settings fill.
 func allVerbs() []verb { //nolint:funlen // a table is read row by row
 	c, maintenance, event, demo, health := new(config), new(catalogConfig), new(eventConfig), new(demoConfig), new(healthConfig)
-	simulated, bundled := new(simulateConfig), new(bundleConfig)
+	simulated, bundled, check, tests := new(simulateConfig), new(bundleConfig), new(checkConfig), new(testConfig)
 	return []verb{
 		{
 			name: "run", summary: "run the sidecar: catalog, decision API, and the webhook receiver when a secret is set",
@@ -163,6 +163,16 @@ func allVerbs() []verb { //nolint:funlen // a table is read row by row
 			name: "bundle inspect", arguments: "BUNDLE", summary: "print a bundle's revision, roots, files, packages, rules and signature",
 			example:  "postern bundle inspect bundle.tar.gz --format json",
 			settings: bundled.inspectSettings(), run: bundled.inspect,
+		},
+		{
+			name: "check", arguments: "[PATH…]", summary: "check policies: Rego, schemas, builtins, names of permissions that don't exist, and costly reads",
+			example:  "postern check policies --catalog catalog.ndjson",
+			settings: check.settings(), run: check.run,
+		},
+		{
+			name: "test", arguments: "[PATH…]", summary: "run the Rego tests of policies, with a real catalog and coverage",
+			example:  "postern test policies --catalog catalog.ndjson --min-coverage 90%",
+			settings: tests.settings(), run: tests.run,
 		},
 		{
 			name: "healthcheck", summary: "exit 0 when the sidecar on this machine is ready",
