@@ -254,3 +254,12 @@ func openForTests(ctx context.Context, path string, base storage.Store) (storage
 	}
 	return opened.document(base), opened.Close, nil
 }
+
+// initTree is the verb `postern init`.
+func initTree(_ context.Context, args []string, std streams) error {
+	if err := author.Init(args[0], policies.FS()); err != nil {
+		return fmt.Errorf("init: %w", err)
+	}
+	_, err := fmt.Fprintf(std.stdout, "%s holds policies to start from; its README.md says how to check, test and run them\n", args[0])
+	return err
+}
