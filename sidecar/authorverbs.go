@@ -193,7 +193,7 @@ func (c *testConfig) settings() []setting {
 			help: "also show the tests that pass, what they print, and a trace of those that fail",
 		},
 		{
-			name: "test-timeout", initial: "5s", set: duration(&c.timeout),
+			name: "test-timeout", initial: "30s", set: duration(&c.timeout),
 			help: "longest run of one test",
 		},
 		allowBuiltinSetting(&c.allowBuiltins),
