@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
 	"github.com/postern-authz/postern/bundle"
 	"github.com/postern-authz/postern/policies"
 	"github.com/postern-authz/postern/sidecar/authz"
