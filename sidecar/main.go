@@ -145,6 +145,21 @@ func allVerbs() []verb { //nolint:funlen // a table is read row by row
 			settings: maintenance.settings(), run: maintenance.accept,
 		},
 		{
+			name: "init", arguments: "DIR", summary: "lay out policies to start from: the built-in ones, library, schemas, a catalog to test with, a README",
+			example:  "postern init acme-policies",
+			settings: []setting{configSetting()}, run: initTree,
+		},
+		{
+			name: "check", arguments: "[PATH…]", summary: "check policies: Rego, schemas, builtins, names of permissions that don't exist, and costly reads",
+			example:  "postern check policies --catalog catalog.ndjson",
+			settings: check.settings(), run: check.run,
+		},
+		{
+			name: "test", arguments: "[PATH…]", summary: "run the Rego tests of policies, with a real catalog and coverage",
+			example:  "postern test policies --catalog catalog.ndjson --min-coverage 90%",
+			settings: tests.settings(), run: tests.run,
+		},
+		{
 			name: "bundle build", arguments: "PATH…", summary: "make one OPA bundle of policy directories: compiled strictly, without tests, the same bytes each time",
 			example:  "postern bundle build policies --output bundle.tar.gz --revision 42",
 			settings: bundled.buildSettings(), run: bundled.build,
@@ -163,16 +178,6 @@ func allVerbs() []verb { //nolint:funlen // a table is read row by row
 			name: "bundle inspect", arguments: "BUNDLE", summary: "print a bundle's revision, roots, files, packages, rules and signature",
 			example:  "postern bundle inspect bundle.tar.gz --format json",
 			settings: bundled.inspectSettings(), run: bundled.inspect,
-		},
-		{
-			name: "check", arguments: "[PATH…]", summary: "check policies: Rego, schemas, builtins, names of permissions that don't exist, and costly reads",
-			example:  "postern check policies --catalog catalog.ndjson",
-			settings: check.settings(), run: check.run,
-		},
-		{
-			name: "test", arguments: "[PATH…]", summary: "run the Rego tests of policies, with a real catalog and coverage",
-			example:  "postern test policies --catalog catalog.ndjson --min-coverage 90%",
-			settings: tests.settings(), run: tests.run,
 		},
 		{
 			name: "healthcheck", summary: "exit 0 when the sidecar on this machine is ready",
