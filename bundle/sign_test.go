@@ -154,7 +154,7 @@ func TestWhatWasNotSignedIsRefused(t *testing.T) {
 		"moved":                   {map[string]string{"x/data.json": "", "authz/data.json": `{"b":1,"a":[true,null,1.50]}`}, "holds authz/data.json"},
 		"the signature gone":      {map[string]string{".signatures.json": ""}, "isn't signed, and --bundle-verification-key wants it to be"},
 		"no signature in it":      {map[string]string{".signatures.json": `{}`}, "want exactly one signature, got 0"},
-		"an empty file":           {map[string]string{".signatures.json": ` `}, "want JSON such as"},
+		"an empty file":           {map[string]string{".signatures.json": "{\n]"}, ".signatures.json:2: want JSON such as"},
 		"two signatures":          {map[string]string{".signatures.json": `{"signatures":["a","b"]}`}, "want exactly one signature, got 2"},
 		"no JWT":                  {map[string]string{".signatures.json": `{"signatures":["a.b"]}`}, "want a signature as a compact JWT"},
 		"a JWT of something else": {map[string]string{".signatures.json": `{"signatures":["!.b.c"]}`}, "want a signature as a compact JWT"},
@@ -348,7 +348,7 @@ func TestAManifestSaysOneThing(t *testing.T) {
 			t.Errorf("%s: got no error", name)
 			continue
 		}
-		wantError(t, err, "policies/.manifest: want a manifest, a JSON object")
+		wantError(t, err, "policies/.manifest", ": want a manifest, a JSON object")
 	}
 }
 

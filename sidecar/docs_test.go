@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/postern-authz/postern/policies"
 	"github.com/postern-authz/postern/sidecar/simulator"
 )
 
@@ -114,5 +116,22 @@ func TestDocumentedPolicy(t *testing.T) {
 		if err != nil || !strings.Contains(answer.body, want) {
 			t.Errorf("%s: got %v, %v", question, answer, err)
 		}
+	}
+}
+
+// The commands of the guide to bundles build, sign and verify the built-in policies.
+func TestDocumentedBundle(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl makes the keys")
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "policies"), policies.FS()); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), "sh", "-e", "-c", blocks(t, "docs/bundles.md", "sh")[0])
+	command.Dir = dir
+	output, err := command.CombinedOutput()
+	if err != nil || !strings.Contains(string(output), "bundle.tar.gz: good\n") || !strings.Contains(string(output), "authz/decision") {
+		t.Errorf("got %v\n%s", err, output)
 	}
 }
