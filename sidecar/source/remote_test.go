@@ -205,6 +205,12 @@ func TestOfflineStart(t *testing.T) {
 	other := newScene(t, c, server.URL+"/other").start()
 	other.round()
 	other.wantUsed()
+	// Nor has it when the file of the first one lies in its place.
+	write(t, filepath.Join(keep, source.KeptName(must(source.ParsePlace(server.URL+"/third")))),
+		string(must(os.ReadFile(filepath.Join(keep, source.KeptName(must(source.ParsePlace(server.URL))))))))
+	third := newScene(t, c, server.URL+"/third").start()
+	third.round()
+	third.wantUsed()
 	// When the server is back, it is asked with what is known.
 	etag := server.etag
 	server.fail(0)
@@ -276,6 +282,35 @@ func replaced(t *testing.T, content []byte) []byte {
 	files := unpack(t, content)
 	files["authz/app.rego"] = "package authz\n\ndecision := true\n"
 	return archive(t, files)
+}
+
+// The server isn't told of an ETag whose bundle isn't the one in use, whatever came between.
+func TestETagIsOfWhatIsInUse(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "more.rego"), "package more\n\nx := 1\n")
+	server := serve(t, policy(t, "a"))
+	s := newScene(t, quick(), dir, server.URL).start()
+	s.round()
+	files := policyFiles("b")
+	files[".manifest"], files["more/data.json"] = `{"revision":"b","roots":["authz","more"]}`, "{}"
+	first := server.etag
+	server.set(archive(t, files))
+	s.again()
+	s.wantFailure("data.more")
+	if got := server.last().Get("If-None-Match"); got != first {
+		t.Errorf("If-None-Match is %q, want %q", got, first)
+	}
+	write(t, filepath.Join(dir, "more.rego"), "package another\n\nx := 1\n")
+	s.eventually("the mended pair", func() bool { return s.count() == 2 })
+	server.set(policy(t, "a"))
+	server.mu.Lock()
+	server.etag = first // the server has gone back
+	server.mu.Unlock()
+	s.again()
+	s.wantFailure("")
+	if got := s.revisions(); len(got) != 3 || !strings.HasSuffix(got[2], ",a") {
+		t.Errorf("used %q", got)
+	}
 }
 
 func TestRollbackWhenAllowed(t *testing.T) {

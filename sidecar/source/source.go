@@ -92,7 +92,7 @@ type origin struct {
 type candidate struct {
 	bundle *bundle.Bundle
 	digest string // of the bytes that it was read from
-	kept   *kept  // what is to be kept on disk; nil: nothing
+	kept   *kept  // what is to be kept on disk; nil: nothing, or it is already; changed with the turn alone
 }
 
 // New checks the configuration. It reads nothing yet.
@@ -312,11 +312,12 @@ func (f *Follower) settle(ctx context.Context, joined *bundle.Bundle, err error)
 	return keep
 }
 
-// keep writes the download in use to disk. It wants the turn.
+// keep writes the download in use to disk, and forgets its bytes. It wants the turn.
 func (f *Follower) keep(o *origin) {
 	if err := o.remote.store.save(o.active.kept); err != nil {
 		f.config.Logger.Warn("the policy bundle is in use, but could not be kept for a start without its server", "source", o.place.name, "error", err)
 	}
+	o.active.kept = nil
 }
 
 func (f *Follower) names() (names []string) {
