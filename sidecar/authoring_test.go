@@ -33,24 +33,24 @@ func TestAuthoringPath(t *testing.T) {
 	text := read(t, "docs", "authoring.md")
 	environ, top := withStockOPA(t), t.TempDir()
 	at := top
-	all := fence.FindAllStringSubmatch(text, -1)
+	all := fencedBlocks(text)
 	for i, block := range all {
-		if block[1] != "sh" {
+		if block.language != "sh" {
 			continue
 		}
 		var output, failure bytes.Buffer
-		command := exec.CommandContext(t.Context(), "sh", "-e", "-c", block[2])
+		command := exec.CommandContext(t.Context(), "sh", "-e", "-c", block.text)
 		command.Dir, command.Env, command.Stdout, command.Stderr = at, environ, &output, &failure
 		err := command.Run()
-		if strings.Contains(block[2], "\ncd acme\n") {
+		if strings.Contains(block.text, "\ncd acme\n") {
 			at = filepath.Join(top, "acme")
 		}
-		if i+1 < len(all) && all[i+1][1] == "text" {
-			if got := took.ReplaceAllString(output.String(), "(…)"); got != all[i+1][2] {
-				t.Errorf("%s\ngot\n%s%s\nwant\n%s", block[2], got, failure.String(), all[i+1][2])
+		if i+1 < len(all) && all[i+1].language == "text" {
+			if got := took.ReplaceAllString(output.String(), "(…)"); got != all[i+1].text {
+				t.Errorf("%s\ngot\n%s%s\nwant\n%s", block.text, got, failure.String(), all[i+1].text)
 			}
 		} else if err != nil {
-			t.Errorf("%s\n%v\n%s%s", block[2], err, output.String(), failure.String())
+			t.Errorf("%s\n%v\n%s%s", block.text, err, output.String(), failure.String())
 		}
 	}
 }
@@ -68,8 +68,8 @@ func TestTheReadmeOfANewTree(t *testing.T) {
 	}
 	environ := withStockOPA(t)
 	var ran []string
-	for _, match := range fence.FindAllStringSubmatch(string(readme), -1) {
-		for line := range strings.Lines(match[2]) {
+	for _, block := range fencedBlocks(string(readme)) {
+		for line := range strings.Lines(block.text) {
 			ran = append(ran, strings.TrimSpace(line))
 		}
 	}

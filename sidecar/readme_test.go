@@ -17,20 +17,27 @@ import (
 	"github.com/postern-authz/postern/policies/policiestest"
 )
 
-// fence finds a fenced block, the name of the file that it is, if the line before says one, and
-// its language.
-var fence = regexp.MustCompile("(?ms)(?:^`([^`\n]+)`:\n\n)?^```([a-z]*)\n(.*?)^```$")
+// fencedBlock is a block of code in a document.
+type fencedBlock struct {
+	file     string // that it is, if the line before it says so
+	language string
+	text     string
+}
+
+func fencedBlocks(document string) (found []fencedBlock) {
+	fence := regexp.MustCompile("(?ms)(?:^`([^`\n]+)`:\n\n)?^```([a-z]*)\n(.*?)^```$")
+	for _, match := range fence.FindAllStringSubmatch(document, -1) {
+		found = append(found, fencedBlock{file: match[1], language: match[2], text: match[3]})
+	}
+	return found
+}
 
 // blocks returns the fenced blocks of one language in a file of the repository.
 func blocks(t *testing.T, file, language string) (found []string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, match := range fence.FindAllStringSubmatch(string(text), -1) {
-		if match[2] == language {
-			found = append(found, match[3])
+	for _, block := range fencedBlocks(read(t, file)) {
+		if block.language == language {
+			found = append(found, block.text)
 		}
 	}
 	return found
@@ -39,9 +46,9 @@ func blocks(t *testing.T, file, language string) (found []string) {
 // shownFile returns the block of a document that is the file of this name.
 func shownFile(t *testing.T, document, name string) string {
 	t.Helper()
-	for _, match := range fence.FindAllStringSubmatch(read(t, document), -1) {
-		if match[1] == name {
-			return match[3]
+	for _, block := range fencedBlocks(read(t, document)) {
+		if block.file == name {
+			return block.text
 		}
 	}
 	t.Fatalf("%s shows no %s", document, name)
@@ -81,13 +88,12 @@ func TestPoliciesPath(t *testing.T) {
 func scriptOf(t *testing.T, document string) string {
 	t.Helper()
 	var script strings.Builder
-	for _, match := range fence.FindAllStringSubmatch(read(t, document), -1) {
-		name, language, block := match[1], match[2], match[3]
+	for _, block := range fencedBlocks(read(t, document)) {
 		switch {
-		case name != "":
-			fmt.Fprintf(&script, "mkdir -p %s\ncat > %s <<'END OF FILE'\n%sEND OF FILE\n", filepath.Dir(name), name, block)
-		case language == "sh" && !strings.HasPrefix(block, "go "): // what CI runs, and how the binary of this test was built
-			script.WriteString(block)
+		case block.file != "":
+			fmt.Fprintf(&script, "mkdir -p %s\ncat > %s <<'END OF FILE'\n%sEND OF FILE\n", filepath.Dir(block.file), block.file, block.text)
+		case block.language == "sh" && !strings.HasPrefix(block.text, "go "): // what CI runs, and how the binary of this test was built
+			script.WriteString(block.text)
 		}
 	}
 	return script.String()
