@@ -20,15 +20,18 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	opabundle "github.com/open-policy-agent/opa/v1/bundle"
+	"github.com/open-policy-agent/opa/v1/util"
 )
 
 // maxRevision is the longest revision that a manifest may give, in bytes: it is told
@@ -40,13 +43,28 @@ type LoadOptions struct {
 	Name     string // goes before the names of files in errors, such as the directory; may be empty
 	MaxBytes int64  // of all files together; 0: 32 MiB
 	MaxFiles int    // entries of all directories together, read or not; 0: 10,000
+
+	Verification *Verification // the keys of signatures; nil: a signed bundle is refused
+	Tests        bool          // keeps Rego tests (_test.rego), which don't count for the revision
+}
+
+func (o LoadOptions) withDefaults() LoadOptions {
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = defaultMaxBytes
+	}
+	if o.MaxFiles <= 0 {
+		o.MaxFiles = defaultMaxFiles
+	}
+	return o
 }
 
 // Bundle is a policy tree that was read, parsed and found to be in order. It isn't
 // changed after [Load], and may be compiled several times at once.
 type Bundle struct {
+	name     string
 	contents opabundle.Bundle
 	revision string
+	roots    []string
 }
 
 // Load reads a policy tree as an OPA bundle: .rego files, data.json, data.yaml and
@@ -57,8 +75,24 @@ type Bundle struct {
 //
 // An error tells of every file that can't be parsed, as name:line.
 func Load(ctx context.Context, fsys fs.FS, o LoadOptions) (*Bundle, error) {
-	files, err := readTree(ctx, fsys, o)
+	files, err := readTree(ctx, fsys, o.withDefaults())
+	if err == nil {
+		files, err = o.verified(files)
+	}
 	if err != nil {
+		return nil, fmt.Errorf("reading policy: %w", err)
+	}
+	return assemble(files, o)
+}
+
+// assemble makes a bundle of files that were read, bounded and verified, sorted by name. It is the one
+// way from files to a bundle.
+func assemble(files []file, o LoadOptions) (*Bundle, error) {
+	files, err := o.chosen(files)
+	if err != nil {
+		return nil, fmt.Errorf("reading policy: %w", err)
+	}
+	if files, err = withPlainManifest(files, o.Name); err != nil {
 		return nil, fmt.Errorf("reading policy: %w", err)
 	}
 	contents, err := opabundle.NewCustomReader(&fileLoader{rest: files}).
@@ -66,15 +100,40 @@ func Load(ctx context.Context, fsys fs.FS, o LoadOptions) (*Bundle, error) {
 		WithRegoVersion(ast.RegoV1).
 		WithProcessAnnotations(true).
 		WithLazyLoadingMode(false).
+		WithSkipBundleVerification(true). // verified has seen all files, these are only some
 		Read()
 	if err != nil {
 		return nil, fmt.Errorf("reading policy: %w", withAllParseErrors(err, files, o.Name))
 	}
+	claimed := claims(&contents, files)
 	if err := validate(&contents, files, o.Name); err != nil {
 		return nil, fmt.Errorf("reading policy: %w", err)
 	}
-	return &Bundle{contents: contents, revision: revisionOf(contents.Manifest, files)}, nil
+	return &Bundle{name: o.Name, contents: contents, revision: revisionOf(contents.Manifest, files), roots: claimed}, nil
 }
+
+// withPlainManifest writes the manifest anew, as the digests of a signature see it: OPA's
+// reader would merge keys given twice, and take the first of several documents.
+func withPlainManifest(files []file, name string) ([]file, error) {
+	plain := slices.Clone(files)
+	for i, f := range plain {
+		if path.Base(f.name) != opabundle.ManifestExt {
+			continue
+		}
+		var manifest map[string]any
+		err := util.UnmarshalJSON(f.content, &manifest)
+		if err == nil {
+			plain[i].content, err = json.Marshal(manifest)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: want a manifest, a JSON object: %w", display(name, f.name), err)
+		}
+	}
+	return plain, nil
+}
+
+// Name is the name that it was loaded with.
+func (b *Bundle) Name() string { return b.name }
 
 // Revision names the contents: the revision of the manifest, else "sha256:" and the
 // first 16 hexadecimal digits of a digest over the names and contents of the files read.
@@ -162,6 +221,9 @@ func revisionOf(m opabundle.Manifest, files []file) string {
 		digest.Write(b)
 	}
 	for _, f := range files {
+		if f.isTest() {
+			continue
+		}
 		write([]byte(f.name))
 		write(f.content)
 	}

@@ -13,6 +13,12 @@ type Options struct {
 	Schemas       fs.FS    // JSON schemas that annotations may name; nil: none are checked
 	AllowBuiltins []string // builtins that reach out of the evaluation, and may (--allow-builtin)
 	Decision      string   // the rule that answers, such as authz/decision; empty: not looked for
+
+	// For authors. Implied are schemas, by what they describe, that hold where a policy names
+	// no others: "input" and "data.scalekit", to names such as schema.input. Every mistake is
+	// told if AllMistakes is true, instead of the first ten.
+	Implied     map[string]string
+	AllMistakes bool
 }
 
 // Policy is a bundle compiled.
@@ -27,29 +33,12 @@ type Policy struct {
 // policy names, and without the builtins that reach network, files or environment. An
 // error tells of up to ten mistakes, as name:line.
 func (b *Bundle) Compile(o Options) (*Policy, error) {
-	capabilities, err := restricted(o.AllowBuiltins)
+	compiler, modules, err := b.newCompiler(o)
 	if err != nil {
 		return nil, err
 	}
-	var schemas *ast.SchemaSet // nil: what annotations name isn't looked for
-	if o.Schemas != nil {
-		if schemas, err = readSchemas(o.Schemas); err != nil {
-			return nil, err
-		}
-	}
-	modules := make(map[string]*ast.Module, len(b.contents.Modules))
-	for _, module := range b.contents.Modules {
-		modules[module.Path] = module.Parsed
-	}
-	compiler := ast.NewCompiler().
-		WithStrict(true).
-		WithDefaultRegoVersion(ast.RegoV1).
-		WithCapabilities(capabilities).
-		WithSchemas(schemas).
-		WithUseTypeCheckAnnotations(true).
-		WithPathConflictsCheck(occupied(b.contents.Data))
 	if compiler.Compile(modules); compiler.Failed() {
-		return nil, fmt.Errorf("compiling policy: %w", joined(explained(compiler.Errors, modules, capabilities)))
+		return nil, fmt.Errorf("compiling policy: %w", joined(explained(compiler.Errors, modules, compiler.Capabilities())))
 	}
 	policy := &Policy{Compiler: compiler, Data: map[string]any{}, Revision: b.revision}
 	maps.Copy(policy.Data, b.contents.Data)
@@ -59,6 +48,35 @@ func (b *Bundle) Compile(o Options) (*Policy, error) {
 		}
 	}
 	return policy, nil
+}
+
+// newCompiler makes a compiler, and the modules for it to compile.
+func (b *Bundle) newCompiler(o Options) (*ast.Compiler, map[string]*ast.Module, error) {
+	capabilities, err := restricted(o.AllowBuiltins)
+	if err != nil {
+		return nil, nil, err
+	}
+	var schemas *ast.SchemaSet // nil: what annotations name isn't looked for
+	if o.Schemas != nil {
+		if schemas, err = readSchemas(o.Schemas); err != nil {
+			return nil, nil, err
+		}
+	}
+	modules := b.Modules()
+	if err := imply(modules, o.Implied); err != nil {
+		return nil, nil, err
+	}
+	compiler := ast.NewCompiler().
+		WithStrict(true).
+		WithDefaultRegoVersion(ast.RegoV1).
+		WithCapabilities(capabilities).
+		WithSchemas(schemas).
+		WithUseTypeCheckAnnotations(true).
+		WithPathConflictsCheck(occupied(b.contents.Data))
+	if o.AllMistakes {
+		compiler.SetErrorLimit(0)
+	}
+	return compiler, modules, nil
 }
 
 // occupied tells OPA's compiler whether data stands where a rule wants to. A value that

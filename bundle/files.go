@@ -34,6 +34,10 @@ type file struct {
 
 func (f file) isRego() bool { return strings.HasSuffix(f.name, opabundle.RegoExt) }
 
+func (f file) isTest() bool { return strings.HasSuffix(f.name, "_test"+opabundle.RegoExt) }
+
+func byName(a, b file) int { return strings.Compare(a.name, b.name) }
+
 // display is how errors call a file, and how OPA's reader does.
 func display(name, file string) string { return filepath.Join(name, file) }
 
@@ -46,23 +50,37 @@ type tree struct {
 	files   []file
 }
 
-// readTree reads the files that make a bundle, sorted by name.
+// readTree reads the files that make a bundle, sorted by name; all but the hidden ones if a
+// signature is to be verified.
 func readTree(ctx context.Context, fsys fs.FS, o LoadOptions) ([]file, error) {
-	if o.MaxBytes <= 0 {
-		o.MaxBytes = defaultMaxBytes
-	}
-	if o.MaxFiles <= 0 {
-		o.MaxFiles = defaultMaxFiles
-	}
 	t := &tree{fsys: fsys, o: o}
 	if err := t.walk(ctx, ".", 0); err != nil {
 		return nil, err
 	}
-	if len(t.files) == 0 {
+	slices.SortFunc(t.files, byName)
+	return t.files, nil
+}
+
+// chosen keeps the files that make the bundle.
+func (o LoadOptions) chosen(files []file) ([]file, error) {
+	var kept []file
+	for _, f := range files {
+		directory, base := path.Split(f.name)
+		if isHidden(base) || slices.ContainsFunc(strings.Split(directory, "/"), isHidden) {
+			continue
+		}
+		belongs, err := o.inBundle(base)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", display(o.Name, f.name), err)
+		}
+		if belongs {
+			kept = append(kept, f)
+		}
+	}
+	if len(kept) == 0 {
 		return nil, fmt.Errorf("want .rego files in %s, found none (tests, which end in _test.rego, don't count)", display(o.Name, "."))
 	}
-	slices.SortFunc(t.files, func(a, b file) int { return strings.Compare(a.name, b.name) })
-	return t.files, nil
+	return kept, nil
 }
 
 func (t *tree) walk(ctx context.Context, directory string, depth int) error {
@@ -102,11 +120,11 @@ func (t *tree) visit(ctx context.Context, name string, entry fs.DirEntry, depth 
 	if mode.IsDir() {
 		return t.walk(ctx, name, depth+1)
 	}
-	belongs, err := inBundle(path.Base(name))
+	belongs, err := t.o.inBundle(path.Base(name))
 	if err != nil {
 		return t.named(name, err)
 	}
-	if !belongs {
+	if !belongs && t.o.Verification == nil {
 		return nil
 	}
 	if !mode.IsRegular() {
@@ -126,7 +144,7 @@ func (t *tree) read(name string) error {
 		return t.named(name, err)
 	}
 	if t.bytes += int64(len(content)); t.bytes > t.o.MaxBytes {
-		return t.named(name, fmt.Errorf("the bundle is larger than %d bytes", t.o.MaxBytes))
+		return t.named(name, tooLarge(t.o.MaxBytes))
 	}
 	t.files = append(t.files, file{name: name, content: content})
 	return nil
@@ -156,14 +174,14 @@ func isData(base string) bool {
 }
 
 // inBundle tells whether a file of this name is read, or that it must not be there.
-func inBundle(base string) (bool, error) {
+func (o LoadOptions) inBundle(base string) (bool, error) {
 	switch {
 	case path.Ext(base) == ".wasm":
 		return false, errors.New("this is WebAssembly, which isn't run here: give the policy as Rego")
 	case base == "patch.json":
 		return false, errors.New("this is a delta bundle: give a whole one")
-	case strings.HasSuffix(base, "_test"+opabundle.RegoExt):
-		return false, nil
+	case file{name: base}.isTest():
+		return o.Tests, nil
 	}
 	return path.Ext(base) == opabundle.RegoExt || isData(base) || isManifest(base) || opabundle.IsSignaturesFile(base), nil
 }

@@ -55,7 +55,7 @@ func main() {
 // verb is one row of the table of what Postern can do.
 type verb struct {
 	name      string // one or two words
-	arguments string // behind the flags, for the help
+	arguments string // behind the flags, such as FILE; [PATH…] is any number, PATH… at least one
 	summary   string
 	example   string
 	settings  []setting
@@ -83,8 +83,8 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	if want := len(strings.Fields(v.arguments)); len(arguments) != want {
-		return usagef("%s: want %d arguments behind the flags, got %d; see `postern help %s`", v.name, want, len(arguments), v.name)
+	if err := v.checkCount(len(arguments)); err != nil {
+		return err
 	}
 	return v.run(ctx, arguments, std)
 }
@@ -187,6 +187,23 @@ func findVerb(verbs []verb, args []string) (verb, []string, error) {
 	}
 	got := strings.Join(called, " ")
 	return verb{}, nil, usagef("unknown verb %.40q%s; see `postern help`", got, didYouMean("", got, names))
+}
+
+// checkCount compares the number of arguments with those in the table.
+func (v verb) checkCount(got int) error {
+	words := strings.Fields(v.arguments)
+	least, want := len(words), fmt.Sprint(len(words))
+	if strings.HasSuffix(v.arguments, "…]") {
+		least--
+	}
+	many := strings.Contains(v.arguments, "…")
+	if many {
+		want = fmt.Sprintf("at least %d", least)
+	}
+	if got < least || got > least && !many {
+		return usagef("%s: want %s arguments behind the flags, got %d; see `postern help %s`", v.name, want, got, v.name)
+	}
+	return nil
 }
 
 // help prints the table, or with `help VERB` one row of it.
