@@ -1,0 +1,390 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
+	"github.com/postern-authz/postern/bundle"
+	"github.com/postern-authz/postern/policies"
+	"github.com/postern-authz/postern/sidecar/authz"
+)
+
+// evalConfig is what `postern eval` runs with.
+type evalConfig struct {
+	question questionConfig
+
+	from, apiTokenFile, accessTokenFile string // of a running sidecar
+	local                               evalLocal
+
+	explain, exitCode bool
+	format            string
+}
+
+// evalLocal is what a question is asked of without a sidecar.
+type evalLocal struct {
+	policies      []string
+	catalog       string
+	claimsFile    string
+	onIncomplete  string
+	decision      string
+	allowBuiltins []string
+	timeout       time.Duration
+}
+
+func (c *evalConfig) settings() []setting { //nolint:funlen // a table is read row by row
+	l := &c.local
+	return append(c.question.settings(), []setting{
+		{
+			name: "policy", repeat: true, set: values(&l.policies),
+			help: "policies to ask: a directory, a bundle file (.tar.gz), a .rego file, or builtin; repeatable, and joined (default builtin)",
+		},
+		{
+			name: "catalog", set: text(&l.catalog),
+			help: "file with a catalog: what `postern catalog dump` prints, or a listing of Scalekit's API (default an empty, incomplete catalog)",
+		},
+		{
+			name: "token-claims", set: text(&l.claimsFile),
+			help: "file with the claims of a good access token, as JSON: policies see them as input.token",
+		},
+		{
+			name: "on-incomplete", initial: "deny", set: oneOf(&l.onIncomplete, "deny", "defer"),
+			help: "what policies see as data.postern.settings.on_incomplete: deny or defer",
+		},
+		{
+			name: "decision", initial: "authz/decision", set: text(&l.decision),
+			help: "the Rego rule that answers",
+		},
+		{
+			name: "allow-builtin", repeat: true, set: list(&l.allowBuiltins),
+			help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
+		},
+		{
+			name: "evaluation-timeout", initial: "10s", set: duration(&l.timeout),
+			help: "longest evaluation of the question, its explanation included",
+		},
+		{
+			name: "from", set: text(&c.from),
+			help: "running sidecar to ask, instead of policies and a catalog: its decision API, http://host:port or unix:///path.sock; --explain needs its --allow-explain",
+		},
+		{
+			name: "api-token-file", set: text(&c.apiTokenFile),
+			help: "file with the bearer token that the decision API of --from asks for",
+		},
+		{
+			name: "access-token-file", set: text(&c.accessTokenFile),
+			help: "file with the access token that goes along with the question to --from",
+		},
+		{
+			name: "explain", initial: "false", bare: true, set: boolean(&c.explain),
+			help: "tell why: which rule decided, which conditions failed, with values, file and line",
+		},
+		{
+			name: "format", initial: "text", set: oneOf(&c.format, "text", "json"),
+			help: "how --explain tells it: text, or json, which is the whole answer",
+		},
+		{
+			name: "exit-code", initial: "false", bare: true, set: boolean(&c.exitCode),
+			help: "exit 1 when the decision is deny; otherwise any decision exits 0",
+		},
+	}...)
+}
+
+// values stores the values of a repeated setting as they are.
+func values(into *[]string) func([]string) error {
+	return func(given []string) error {
+		*into = nil
+		for _, value := range given {
+			if value == "" {
+				return errors.New("want a value that isn't empty")
+			}
+			*into = append(*into, value)
+		}
+		return nil
+	}
+}
+
+// errDenied makes the exit status of --exit-code.
+var errDenied = errors.New("eval: the decision is deny (--exit-code)")
+
+// run is the verb.
+func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	body, err := c.question.read(std.stdin)
+	if err != nil {
+		return err
+	}
+	ask := c.askLocal
+	if c.from != "" {
+		ask = c.askRemote
+	}
+	answer, err := ask(ctx, body)
+	if err != nil {
+		return err
+	}
+	var told struct {
+		Decision bool
+		Context  struct{ Explanation struct{ Text string } }
+	}
+	if err := json.Unmarshal(answer, &told); err != nil {
+		return fmt.Errorf("eval: reading the answer: %w", err)
+	}
+	if c.explain && c.format == "text" {
+		answer = []byte(onlyPrintable(told.Context.Explanation.Text))
+	}
+	if _, err := std.stdout.Write(answer); err != nil {
+		return err
+	}
+	if c.exitCode && !told.Decision {
+		return errDenied
+	}
+	return nil
+}
+
+// onlyPrintable keeps a sidecar that isn't one from telling the terminal what to do.
+func onlyPrintable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
+// check looks at what the settings mean together.
+func (c *evalConfig) check() error {
+	only := "--catalog"
+	switch {
+	case c.from == "" && (c.apiTokenFile != "" || c.accessTokenFile != ""):
+		return usagef("--api-token-file, --access-token-file: want --from with them, got none; --token-claims stands in for a token without a sidecar")
+	case c.from == "":
+		return nil
+	case len(c.local.policies) > 0:
+		only = "--policy"
+	case c.local.catalog != "":
+	case c.local.claimsFile != "":
+		only = "--token-claims"
+	default:
+		return nil
+	}
+	return usagef("--from, %s: want one of them: a running sidecar has policies, a catalog and an issuer of its own", only)
+}
+
+// localToken stands for the token whose claims were given.
+const localToken = "claims"
+
+// goodClaims finds every token good.
+type goodClaims struct{ claims ast.Value }
+
+// Verify returns the claims.
+func (g goodClaims) Verify(context.Context, string) (ast.Value, string) { return g.claims, "" }
+
+// askLocal asks the engine of the sidecar, with the policies and the catalog of files.
+func (c *evalConfig) askLocal(ctx context.Context, body []byte) (answer []byte, err error) {
+	o := authz.Options{Timeout: c.local.timeout, MaxInFlight: 1, AllowExplain: true}
+	token := ""
+	if c.local.claimsFile != "" {
+		claims, err := readClaims(c.local.claimsFile)
+		if err != nil {
+			return nil, usagef("--token-claims: %v", err)
+		}
+		o.Tokens, token = goodClaims{claims}, localToken
+	}
+	engine := authz.NewEngine(o)
+	opened, err := openCatalogFile(ctx, c.local.catalog)
+	if err != nil {
+		return nil, usagef("--catalog: %v", err)
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	if err := c.local.use(ctx, engine, opened); err != nil {
+		return nil, usagef("%v", err)
+	}
+	ask := engine.Decide
+	if c.explain {
+		ask = engine.Explain
+	}
+	decision, err := ask(ctx, body, token)
+	var malformed *authz.MalformedError
+	if errors.As(err, &malformed) {
+		return nil, c.question.mistake(body, err.Error())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("eval: %w", err)
+	}
+	return decision.AppendJSON(nil)
+}
+
+func readClaims(path string) (ast.Value, error) {
+	content, err := readSmallFile(path, authz.MaxQuestion)
+	if err != nil {
+		return nil, err
+	}
+	claims, err := authz.ParseClaims(content)
+	if err != nil {
+		return nil, errors.New(located(path, content, err.Error()))
+	}
+	return claims, nil
+}
+
+// use compiles the policies as the sidecar does, and gives them to the engine.
+func (l *evalLocal) use(ctx context.Context, engine *authz.Engine, from *catalogFile) error {
+	loaded, err := loadPolicies(ctx, l.policies)
+	if err != nil {
+		return fmt.Errorf("--policy: %w", err)
+	}
+	policy, err := loaded.Compile(bundle.Options{Schemas: policies.Schemas(), AllowBuiltins: l.allowBuiltins, Decision: l.decision})
+	if err != nil {
+		return err
+	}
+	data := policy.Data
+	data["postern"] = map[string]any{"settings": map[string]any{"on_incomplete": l.onIncomplete}}
+	return engine.Use(ctx, authz.Policy{
+		Compiler: policy.Compiler,
+		Store:    from.document(inmem.NewFromObject(data)),
+		Decision: policy.Decision,
+		Revision: policy.Revision,
+	})
+}
+
+// questionConfig is a question by flags, or a file with a whole one.
+type questionConfig struct {
+	file                              string
+	subject, subjectType, subjectOrg  string
+	permission, resource, resourceOrg string
+	grants                            []string
+	granted                           bool // --grants was given
+}
+
+func (q *questionConfig) settings() []setting {
+	return []setting{
+		configSetting(),
+		{
+			name: "question", set: text(&q.file),
+			help: "file with the whole question, as POST /v1/authorize takes it; - for standard input",
+		},
+		{
+			name: "permission", set: text(&q.permission),
+			help: "the permission asked for, such as data:manage (action.name)",
+		},
+		{
+			name: "subject", set: text(&q.subject),
+			help: "who asks (subject.id; default usr_1)",
+		},
+		{
+			name: "subject-type", set: text(&q.subjectType),
+			help: "subject.type (default user)",
+		},
+		{
+			name: "grants", repeat: true, set: func(given []string) error {
+				q.granted = true
+				return list(&q.grants)(given)
+			},
+			help: "what the subject holds by the app's word (subject.properties.permissions); repeatable, or comma-separated",
+		},
+		{
+			name: "subject-organization", set: text(&q.subjectOrg),
+			help: "subject.properties.organization_id",
+		},
+		{
+			name: "resource", set: text(&q.resource),
+			help: "what it is asked for on, TYPE:ID (default resource:1)",
+		},
+		{
+			name: "resource-organization", set: text(&q.resourceOrg),
+			help: "resource.properties.organization_id",
+		},
+	}
+}
+
+// origin names what a mistake in the question is to be looked for in.
+func (q *questionConfig) origin() string {
+	switch q.file {
+	case "":
+		return "--permission, --subject, --resource"
+	case "-":
+		return "--question: standard input"
+	}
+	return "--question: " + q.file
+}
+
+// mistake is a question that can't be read: told by its line, or by the member.
+func (q *questionConfig) mistake(body []byte, message string) error {
+	return usagef("%s", located(q.origin(), body, message))
+}
+
+// located tells a mistake in a file by its line, where the message tells the byte.
+func located(file string, content []byte, message string) string {
+	number, rest, _ := strings.Cut(strings.TrimPrefix(message, "at byte "), ": ")
+	at, err := strconv.Atoi(number)
+	if err != nil {
+		return file + ": " + message
+	}
+	before := content[:min(at, len(content))]
+	line := 1 + bytes.Count(before, []byte("\n"))
+	column := len(before) - bytes.LastIndexByte(before, '\n')
+	return fmt.Sprintf("%s:%d:%d: %s", file, line, column, rest)
+}
+
+// read returns the question's JSON.
+func (q *questionConfig) read(stdin io.Reader) ([]byte, error) {
+	byFlags := cmp.Or(q.subject, q.subjectType, q.subjectOrg, q.permission, q.resource, q.resourceOrg) != "" || q.granted
+	switch {
+	case q.file != "" && byFlags:
+		return nil, usagef("--question: want a whole question, or flags such as --permission, got both")
+	case q.file == "" && q.permission == "":
+		return nil, usagef("--permission: want the permission to ask for, got none; or set --question to a file with a whole question, - for standard input")
+	case q.file == "":
+		return q.byFlags()
+	case q.file != "-":
+		body, err := readSmallFile(q.file, authz.MaxQuestion)
+		if err != nil {
+			return nil, usagef("--question: %v", err)
+		}
+		return body, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(stdin, authz.MaxQuestion+1))
+	if err != nil {
+		return nil, fmt.Errorf("--question: reading standard input: %w", err)
+	}
+	if len(body) > authz.MaxQuestion {
+		return nil, usagef("--question: standard input is larger than %d bytes", authz.MaxQuestion)
+	}
+	return body, nil
+}
+
+func (q *questionConfig) byFlags() ([]byte, error) {
+	type entity struct {
+		Type       string         `json:"type"`
+		ID         string         `json:"id"`
+		Properties map[string]any `json:"properties,omitempty"`
+	}
+	kind, id, named := strings.Cut(cmp.Or(q.resource, "resource:1"), ":")
+	if !named || kind == "" || id == "" {
+		return nil, usagef("--resource: want TYPE:ID such as dataset:ds_7, got %q", q.resource)
+	}
+	subject := entity{cmp.Or(q.subjectType, "user"), cmp.Or(q.subject, "usr_1"), map[string]any{}}
+	resource := entity{kind, id, map[string]any{}}
+	if q.granted {
+		subject.Properties["permissions"] = append([]string{}, q.grants...)
+	}
+	if q.subjectOrg != "" {
+		subject.Properties["organization_id"] = q.subjectOrg
+	}
+	if q.resourceOrg != "" {
+		resource.Properties["organization_id"] = q.resourceOrg
+	}
+	return json.Marshal(map[string]any{"subject": subject, "action": map[string]string{"name": q.permission}, "resource": resource})
+}
