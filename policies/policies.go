@@ -1,6 +1,7 @@
 // Package policies holds the Rego that Postern answers with when it is given no other:
-// the built-in policy (package authz, entry rule authz/decision), a library for others (package
-// roles), their tests, and the JSON schemas of what policies see.
+// the built-in policy (package authz, entry rule authz/decision), the library that it and other
+// policies are made of (the packages below lib), their tests, and the JSON schemas of what
+// policies see.
 //
 // It promises that what a policy author finds in this directory is what the binary
 // embeds, byte for byte, and that `opa test policies/` passes on it unchanged. Schemas
@@ -12,7 +13,7 @@ import (
 	"io/fs"
 )
 
-//go:embed authz roles schemas
+//go:embed authz lib schemas
 var tree embed.FS
 
 // FS returns the policies, tests included, as this directory holds them.

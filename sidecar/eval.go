@@ -50,10 +50,7 @@ func (c *evalConfig) settings() []setting { //nolint:funlen // a table is read r
 			name: "policy", repeat: true, set: values(&l.policies),
 			help: "policies to ask: a directory, a bundle file (.tar.gz), a .rego file, or builtin; repeatable, and joined (default builtin)",
 		},
-		{
-			name: "catalog", set: text(&l.catalog),
-			help: "file with a catalog: what `postern catalog dump` prints, or a listing of Scalekit's API (default an empty, incomplete catalog)",
-		},
+		catalogSetting(&l.catalog),
 		{
 			name: "token-claims", set: text(&l.claimsFile),
 			help: "file with the claims of a good access token, as JSON: policies see them as input.token",
@@ -66,10 +63,7 @@ func (c *evalConfig) settings() []setting { //nolint:funlen // a table is read r
 			name: "decision", initial: "authz/decision", set: text(&l.decision),
 			help: "the Rego rule that answers",
 		},
-		{
-			name: "allow-builtin", repeat: true, set: list(&l.allowBuiltins),
-			help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
-		},
+		allowBuiltinSetting(&l.allowBuiltins),
 		{
 			name: "evaluation-timeout", initial: "10s", set: duration(&l.timeout),
 			help: "longest evaluation of the question, its explanation included",

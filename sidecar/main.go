@@ -92,7 +92,7 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 // allVerbs is the table. Each verb closes over the values that its settings fill.
 func allVerbs() []verb { //nolint:funlen // a table is read row by row
 	c, maintenance, event, demo, health := new(config), new(catalogConfig), new(eventConfig), new(demoConfig), new(healthConfig)
-	simulated := new(simulateConfig)
+	simulated, check, tests := new(simulateConfig), new(checkConfig), new(testConfig)
 	eval := new(evalConfig)
 	return []verb{
 		{
@@ -144,6 +144,16 @@ func allVerbs() []verb { //nolint:funlen // a table is read row by row
 			name: "catalog accept", arguments: "DIGEST", summary: "apply a listing that was held back because it would remove too much",
 			example:  "postern catalog accept --data-dir /var/lib/postern 3f5c…",
 			settings: maintenance.settings(), run: maintenance.accept,
+		},
+		{
+			name: "check", arguments: "[PATH…]", summary: "check policies: Rego, schemas, builtins, names of permissions that don't exist, and costly reads",
+			example:  "postern check policies --catalog catalog.ndjson",
+			settings: check.settings(), run: check.run,
+		},
+		{
+			name: "test", arguments: "[PATH…]", summary: "run the Rego tests of policies, with a real catalog and coverage",
+			example:  "postern test policies --catalog catalog.ndjson --min-coverage 90%",
+			settings: tests.settings(), run: tests.run,
 		},
 		{
 			name: "eval", summary: "ask one question, of policies and a catalog in files or of a running sidecar, and tell why",

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +53,7 @@ func ask(permission, subject, resource string) string {
 }
 
 const (
-	builtin  = "../../policies/authz/authz.rego"
+	builtin  = "../../policies"
 	customer = "testdata/explain/customer.rego"
 )
 
@@ -99,19 +99,32 @@ type judge struct {
 
 func (j judge) Verify(context.Context, string) (ast.Value, string) { return j.claims, j.code }
 
+// modules are the policy's, and for the built-in one those of the library.
+func (s scene) modules(t testing.TB) map[string]*ast.Module {
+	t.Helper()
+	modules := map[string]*ast.Module{}
+	err := filepath.WalkDir(s.policy, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".rego") || strings.HasSuffix(path, "_test.rego") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(strings.TrimPrefix(path, builtin+"/"), "testdata/")
+		modules[name], err = ast.ParseModuleWithOpts(name, string(source), ast.ParserOptions{ProcessAnnotation: true})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return modules
+}
+
 func (s scene) engine(t testing.TB) (e *authz.Engine, token string) {
 	t.Helper()
-	source, err := os.ReadFile(s.policy)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := "authz/" + filepath.Base(s.policy)
-	module, err := ast.ParseModuleWithOpts(name, string(source), ast.ParserOptions{ProcessAnnotation: true})
-	if err != nil {
-		t.Fatal(err)
-	}
 	compiler := ast.NewCompiler().WithStrict(true)
-	if compiler.Compile(map[string]*ast.Module{name: module}); compiler.Failed() {
+	if compiler.Compile(s.modules(t)); compiler.Failed() {
 		t.Fatal(compiler.Errors)
 	}
 	o := s.options
@@ -131,7 +144,7 @@ func (s scene) engine(t testing.TB) (e *authz.Engine, token string) {
 		t.Fatal(err)
 	}
 	e = authz.NewEngine(o)
-	err = e.Use(context.Background(), authz.Policy{
+	err := e.Use(context.Background(), authz.Policy{
 		Compiler: compiler, Store: inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true)),
 		Decision: ast.MustParseRef("data.authz.decision"), Revision: "r1",
 	})
@@ -209,8 +222,8 @@ func TestExplanationIsStructured(t *testing.T) {
 	}
 	found := false
 	for _, c := range x.Failed {
-		if c.Text == "input.action.name in _held" {
-			found = c.Outcome == "false" && c.Rule == "data.authz._granted" && fmt.Sprint(c.Values) == `[{input.action.name "data:manage"} {_held ["data:read"]}]`
+		if c.Text == "name in subject.permissions" {
+			found = c.Outcome == "false" && c.Rule == "data.lib.permissions.granted" && fmt.Sprint(c.Values) == `[{subject.permissions ["data:read"]} {name "data:manage"}]`
 		}
 	}
 	if !found {
@@ -257,28 +270,18 @@ func TestExplainingChangesNoDecision(t *testing.T) {
 
 const roles = `{"scalekit":{"permissions":{"data:manage":{"id":"perm_1"}},"deleted":{},"roles":{"editor":{"id":"role_1","name":"editor","permissions":["data:manage","data:old"]}},"sync":{"revision":1,"complete":true}},"postern":{"settings":{"on_incomplete":"deny"}}}`
 
-// rolesPolicy makes of the library of roles a policy that answers.
+// rolesPolicy is a policy that answers by the library of roles.
 func rolesPolicy(t *testing.T) string {
 	t.Helper()
-	found, err := filepath.Glob("../../policies/*/roles.rego")
-	if deeper, _ := filepath.Glob("../../policies/lib/*/roles.rego"); len(deeper) > 0 {
-		found = deeper
-	}
-	if err != nil || len(found) != 1 {
-		t.Fatal(found, err)
-	}
-	source, err := os.ReadFile(found[0])
-	if err != nil {
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "lib"), os.DirFS(filepath.Join(builtin, "lib"))); err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(string(source), "\n")
-	at := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, "package ") })
-	text := "package authz\n\ndefault decision := false\n\ndecision if granted\n" + strings.Join(lines[at+1:], "\n")
-	path := filepath.Join(t.TempDir(), "roles.rego")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	policy := "package authz\n\ndefault decision := false\n\ndecision if data.lib.roles.holds(input.action.name)\n"
+	if err := os.WriteFile(filepath.Join(dir, "authz.rego"), []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return dir
 }
 
 func randomQuestion(random *rand.Rand) string {

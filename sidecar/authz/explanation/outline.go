@@ -188,6 +188,11 @@ func (g *gathering) ref(ref ast.Ref, name string) {
 		name = g.spell(ref)
 	}
 	value, defined, known := g.resolve(plugged)
+	for _, term := range ref[1:] {
+		if _, variable := term.Value.(ast.Var); variable {
+			g.term(term, "")
+		}
+	}
 	switch {
 	case !known:
 	case defined:

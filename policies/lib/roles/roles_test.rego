@@ -1,6 +1,6 @@
-package roles_test
+package lib.roles_test
 
-import data.roles
+import data.lib.roles
 
 live := {"data:manage": {"id": "perm_1", "name": "data:manage"}}
 
@@ -60,4 +60,36 @@ test_a_role_whose_permissions_are_no_list_grants_nothing[note] if {
 test_an_action_that_is_no_name_is_not_granted if {
 	not roles.granted with input as {"action": {"name": 7}, "token": {"valid": true, "claims": {"roles": ["admin"]}}}
 		with data.scalekit as {"permissions": {"7": {}}, "roles": {"admin": {"permissions": [7]}}}
+}
+
+# A permission by name
+
+by(claims) := object.union(question(claims), {"subject": {"id": "usr_1"}})
+
+test_a_role_of_the_subjects_own_token_holds if {
+	roles.holds("data:manage") with input as by({"sub": "usr_1", "roles": ["admin"]})
+		with data.scalekit as {"permissions": live, "roles": known}
+}
+
+test_a_role_holds_whatever_is_asked_for if {
+	asked := object.union(by({"sub": "usr_1", "roles": ["admin"]}), {"action": {"name": "data:destroy"}})
+	roles.holds("data:manage") with input as asked
+		with data.scalekit as {"permissions": live, "roles": known}
+}
+
+test_a_role_does_not_hold[note] if {
+	some note, example in {
+		"of the token of another": {"name": "data:manage", "claims": {"sub": "usr_2", "roles": ["admin"]}},
+		"of the token of nobody": {"name": "data:manage", "claims": {"roles": ["admin"]}},
+		"another role": {"name": "data:manage", "claims": {"sub": "usr_1", "roles": ["viewer"]}},
+		"what isn't live": {"name": "data:read", "claims": {"sub": "usr_1", "roles": ["admin"]}},
+		"what is no name": {"name": 7, "claims": {"sub": "usr_1", "roles": ["odd"]}},
+	}
+	not roles.holds(example.name) with input as by(example.claims)
+		with data.scalekit as {"permissions": object.union(live, {"7": {}}), "roles": object.union(known, {"odd": {"permissions": [7]}})}
+}
+
+test_no_role_holds_without_a_token if {
+	not roles.holds("data:manage") with input as {"subject": {"id": "usr_1", "properties": {"roles": ["admin"]}}}
+		with data.scalekit as {"permissions": live, "roles": known}
 }
