@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -114,5 +115,15 @@ func TestDocumentedPolicy(t *testing.T) {
 		if err != nil || !strings.Contains(answer.body, want) {
 			t.Errorf("%s: got %v, %v", question, answer, err)
 		}
+	}
+}
+
+// The guide's example of an explanation is what the verb prints.
+func TestDocumentedExplanation(t *testing.T) {
+	command := exec.Command("sh", "-e", "-c", blocks(t, "docs/explain.md", "sh")[0])
+	command.Dir = t.TempDir()
+	got, err := command.CombinedOutput()
+	if want := blocks(t, "docs/explain.md", "text")[0]; err != nil || string(got) != want {
+		t.Errorf("%v, got\n%s\nwant\n%s", err, got, want)
 	}
 }

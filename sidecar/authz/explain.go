@@ -54,7 +54,7 @@ func unexplained(d Decision) Decision {
 	if !known { // what is wrong with a token
 		why = "no policy was asked: --require-token, which is on with --issuer, wants a good access token with every question, and this one is not: " + d.Reasons[0]
 	}
-	d.Explanation = explanation.Unasked(explanation.Verdict{Reasons: d.Reasons, Message: d.Message}, why)
+	d.Explanation = explanation.Unasked(verdictOf(d), why)
 	return d
 }
 
@@ -67,6 +67,10 @@ func (p *prepared) why(ctx context.Context, txn storage.Transaction, q Question,
 		Decision: p.policy.Decision,
 		Input:    q.input,
 		Cancel:   untilDone{ctx},
-		Verdict:  explanation.Verdict{Allow: d.Allow, Reasons: d.Reasons, Message: d.Message, Value: d.answer},
+		Verdict:  verdictOf(d),
 	})
+}
+
+func verdictOf(d Decision) explanation.Verdict {
+	return explanation.Verdict{Allow: d.Allow, Reasons: d.Reasons, Message: d.Message, Value: d.answer}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-authz/postern/sidecar/authz/explanation"
 	"github.com/postern-authz/postern/sidecar/listener"
 )
 
@@ -115,6 +116,9 @@ func encode(d Decision) ([]byte, Decision) {
 	}
 	d.Allow, d.extra = false, nil
 	d.Reasons, d.Message, d.trouble = []string{ReasonEvaluationError}, err.Error(), err.Error()
+	if d.Explanation != nil {
+		d.Explanation = explanation.Unasked(verdictOf(d), "what the policy answered can't be told as JSON")
+	}
 	answer, _ = d.AppendJSON(nil) // nothing is left of what could fail
 	return answer, d
 }

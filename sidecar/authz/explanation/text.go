@@ -169,7 +169,7 @@ func (w *writer) definition(f *frame, depth int, outcome string) {
 
 // conditions tells the conditions of a frame: all if it held, else the one that it failed by.
 // around is the condition that the frame is the same as, but for a not.
-func (w *writer) conditions(f *frame, depth int, around *ast.Expr) {
+func (w *writer) conditions(f *frame, depth int, around *finding) {
 	blocking, failed := w.t.blocking(f)
 	for _, found := range w.t.findings(f) {
 		switch {
@@ -179,7 +179,13 @@ func (w *writer) conditions(f *frame, depth int, around *ast.Expr) {
 		case !failed && !f.held:
 			continue
 		}
-		if around != nil && sameSource(found.expr, around) || f.rule != nil && f.held && within(found.expr.Location, f.rule.Head.Location) {
+		if around != nil && sameSource(found.expr, around.expr) {
+			found.values = slices.DeleteFunc(slices.Clone(found.values), func(v Value) bool { return slices.Contains(around.values, v) })
+			w.values(found, depth)
+			w.below(found, depth)
+			continue
+		}
+		if f.rule != nil && f.held && within(found.expr.Location, f.rule.Head.Location) {
 			w.values(found, depth)
 			w.below(found, depth)
 			continue
@@ -250,10 +256,9 @@ func (w *writer) values(found finding, depth int) {
 // below tells what a condition rests on: functions and bodies that were evaluated for it, and
 // the rules that it names.
 func (w *writer) below(found finding, depth int) {
-	holds := found.outcome == outcomeHolds
 	for _, s := range found.parts {
 		for _, child := range s.children {
-			w.child(child, s, holds, depth)
+			w.child(child, s, found, depth)
 		}
 		for _, path := range w.t.named(s.expr) {
 			w.rule(path, depth)
@@ -261,7 +266,8 @@ func (w *writer) below(found finding, depth int) {
 	}
 }
 
-func (w *writer) child(child *frame, s *step, holds bool, depth int) {
+func (w *writer) child(child *frame, s *step, found finding, depth int) {
+	holds := found.outcome == outcomeHolds
 	switch {
 	case child.rule != nil && len(child.rule.Head.Args) == 0:
 		// A rule that isn't a function is told where it is named, once.
@@ -270,7 +276,7 @@ func (w *writer) child(child *frame, s *step, holds bool, depth int) {
 			w.definition(child, depth, "")
 		}
 	case s.expr.Negated:
-		w.conditions(child, depth, s.expr)
+		w.conditions(child, depth, &found)
 	case s.expr.IsEvery():
 		w.every(child, holds, depth)
 	case !child.held:
