@@ -86,6 +86,7 @@ func scenes() map[string]scene {
 		"customer_else":       {policy: customer, data: complete, question: ask("data:manage", `{"grants":[{"name":"data:manage","org":"org_1"}],"teams":["blue"]}`, `{"organization_id":"org_1","tags":[],"size":500}`)},
 		"customer_not":        {policy: customer, data: complete, question: ask("data:manage", `{"grants":[{"name":"data:manage","org":"org_1"}],"teams":["blue"]}`, `{"organization_id":"org_1","tags":[],"size":3,"state":"archived"}`)},
 		"customer_type":       {policy: customer, data: complete, question: ask("data:manage", `{"grants":[{"name":"data:manage","org":"org_1"}],"teams":[7]}`, `{"organization_id":"org_1","tags":[],"size":3}`)},
+		"either":              {policy: "testdata/explain/either.rego", data: complete, question: ask("data:manage", `{}`, `{}`)},
 		"undefined_decision":  {policy: "testdata/explain/undefined.rego", data: complete, question: ask("data:manage", `{}`, `{}`)},
 		"evaluation_error":    {policy: "testdata/explain/conflict.rego", data: complete, question: ask("data:manage", `{}`, `{}`)},
 	}
@@ -367,6 +368,21 @@ func TestAFailedReadIsExplained(t *testing.T) {
 		d, err := e.Explain(context.Background(), []byte(body("broken")), "")
 		if err != nil || d.Allow || d.Reasons[0] != authz.ReasonCatalogUnavailable || d.Explanation.Decided != nil || !strings.HasPrefix(d.Explanation.Text, "deny  catalog_unavailable\n") || strings.Contains(d.Explanation.Text, "sda1") {
 			t.Errorf("%s: got %+v, %+v, %v", rego, d, d.Explanation, err)
+		}
+	}
+}
+
+// A policy's own member of that name doesn't get through, explained or not.
+func TestExplanationIsReserved(t *testing.T) {
+	e := engineThatExplains(t, document(), `decision := {"decision": true, "explanation": "mine", "ttl": 5}`, time.Second)
+	for _, ask := range []func(context.Context, []byte, string) (authz.Decision, error){e.Decide, e.Explain} {
+		d, err := ask(context.Background(), []byte(body("live")), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := d.AppendJSON(nil)
+		if err != nil || bytes.Contains(answer, []byte(`"explanation":"mine"`)) || !bytes.Contains(answer, []byte(`"ttl":5`)) {
+			t.Errorf("got %s, %v", answer, err)
 		}
 	}
 }
