@@ -11,7 +11,7 @@ import (
 
 // The tests beside the policies, as `opa test` runs them, with each line covered.
 func TestRego(t *testing.T) {
-	policiestest.RunRego(t, 100, "authz", "lib")
+	policiestest.RunRego(t, 100, ".")
 }
 
 // What `opa test policies/` does with this directory: all it can read becomes data. Only

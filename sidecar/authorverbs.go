@@ -193,7 +193,7 @@ func (c *testConfig) settings() []setting {
 			help: "also show the tests that pass, what they print, and a trace of those that fail",
 		},
 		{
-			name: "test-timeout", initial: "5s", set: duration(&c.timeout),
+			name: "test-timeout", initial: "30s", set: duration(&c.timeout),
 			help: "longest run of one test",
 		},
 		allowBuiltinSetting(&c.allowBuiltins),
@@ -253,4 +253,13 @@ func openForTests(ctx context.Context, path string, base storage.Store) (storage
 		return nil, nil, err
 	}
 	return opened.document(base), opened.Close, nil
+}
+
+// initTree is the verb `postern init`.
+func initTree(_ context.Context, args []string, std streams) error {
+	if err := author.Init(args[0], policies.FS()); err != nil {
+		return fmt.Errorf("init: %w", err)
+	}
+	_, err := fmt.Fprintf(std.stdout, "%s holds policies to start from; its README.md says how to check, test and run them\n", args[0])
+	return err
 }

@@ -29,6 +29,7 @@ var settingRow = regexp.MustCompile("(?m)^\\| `--.*$")
 func TestDocumentedSettingsAreTheTable(t *testing.T) {
 	for guide, table := range map[string][]setting{
 		"operations.md": new(config).settings(), "development.md": new(simulateConfig).settings(),
+		"authoring.md": slices.Concat(new(checkConfig).settings(), new(testConfig).settings()),
 	} {
 		var want []string
 		for _, s := range table {
@@ -60,7 +61,7 @@ func TestDocumentedSimulator(t *testing.T) {
 
 // Every setting, verb and error code that a user can meet stands in a guide.
 func TestDocumentedNames(t *testing.T) {
-	guide := read(t, "docs", "operations.md") + read(t, "docs", "development.md") + read(t, "README.md")
+	guide := read(t, "docs", "operations.md") + read(t, "docs", "development.md") + read(t, "docs", "authoring.md") + read(t, "README.md")
 	for _, v := range allVerbs() {
 		if !strings.Contains(guide, v.name) && v.name != "version" {
 			t.Errorf("the verb %q isn't documented", v.name)

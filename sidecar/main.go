@@ -146,6 +146,11 @@ func allVerbs() []verb { //nolint:funlen // a table is read row by row
 			settings: maintenance.settings(), run: maintenance.accept,
 		},
 		{
+			name: "init", arguments: "DIR", summary: "lay out policies to start from: the built-in ones, library, schemas, a catalog to test with, a README",
+			example:  "postern init acme-policies",
+			settings: []setting{configSetting()}, run: initTree,
+		},
+		{
 			name: "check", arguments: "[PATH…]", summary: "check policies: Rego, schemas, builtins, names of permissions that don't exist, and costly reads",
 			example:  "postern check policies --catalog catalog.ndjson",
 			settings: check.settings(), run: check.run,

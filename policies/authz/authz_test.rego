@@ -145,6 +145,7 @@ test_only_true_is_complete[note] if {
 
 test_without_a_catalog_is_denied if {
 	authz.decision == deny({"catalog_incomplete"}) with input as granted_question
+		with data.scalekit as {}
 }
 
 # Deferring
@@ -157,6 +158,7 @@ test_never_seen_is_deferred_to_the_grant if {
 
 test_deferred_without_a_catalog if {
 	authz.decision == allow({"granted", "deferred"}) with input as granted_question
+		with data.scalekit as {}
 		with data.postern as defer
 }
 
@@ -327,7 +329,9 @@ test_no_input_is_denied if {
 	authz.decision == deny({"permission_unknown", "not_granted"}) with data.scalekit as live_catalog
 }
 
-test_no_input_and_no_catalog_is_denied if authz.decision == deny({"catalog_incomplete", "not_granted"})
+test_no_input_and_no_catalog_is_denied if {
+	authz.decision == deny({"catalog_incomplete", "not_granted"}) with data.scalekit as {}
+}
 
 test_a_record_that_is_no_record_is_not_live[note] if {
 	some note, permissions in {"false": {"data:manage": false}, "array": ["data:manage"], "string": "data:manage"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -31,17 +32,14 @@ type Answer struct {
 	Reads []string // the paths, sorted, each once, such as /scalekit/permissions/data:manage
 }
 
-// Is tells whether the answer is the value of a Rego term, or undefined for "".
-func (a Answer) Is(t testing.TB, term string) bool {
-	t.Helper()
-	if term == "" || a.Value == nil {
-		return term == "" && a.Value == nil
+// OfCatalog returns the reads of the catalog alone.
+func (a Answer) OfCatalog() (reads []string) {
+	for _, read := range a.Reads {
+		if strings.HasPrefix(read, "/scalekit") {
+			reads = append(reads, read)
+		}
 	}
-	want, err := ast.ParseTerm(term)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ast.MustInterfaceToValue(a.Value).Compare(want.Value) == 0
+	return reads
 }
 
 // Ask evaluates a rule of a policy, such as data.authz.decision, with the policy's own data and
@@ -84,4 +82,22 @@ func WantReads(t *testing.T, policy *bundle.Policy, rule string, data map[string
 	if !slices.Equal(got.Reads, slices.Sorted(slices.Values(reads))) {
 		t.Errorf("read %q, want %q", got.Reads, reads)
 	}
+}
+
+// Is tells whether the answer is the value of a Rego term, or undefined for "". A set is equal
+// to an array of its elements in order, as it is in JSON.
+func (a Answer) Is(t testing.TB, term string) bool {
+	t.Helper()
+	if term == "" || a.Value == nil {
+		return term == "" && a.Value == nil
+	}
+	parsed, err := ast.ParseTerm(term)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := ast.JSON(parsed.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ast.MustInterfaceToValue(a.Value).Compare(ast.MustInterfaceToValue(want)) == 0
 }

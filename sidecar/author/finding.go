@@ -72,10 +72,11 @@ func at(location *ast.Location, level Level, rule Rule, format string, arguments
 	return f
 }
 
-// sorted brings findings into the order of their places, each once.
+// sorted brings findings into the order of their places, each once; those without a place last.
 func sorted(findings []Finding) []Finding {
+	placeless := map[bool]int{true: 1}
 	slices.SortFunc(findings, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+		return cmp.Or(placeless[a.File == ""]-placeless[b.File == ""], cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
 			cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(findings)

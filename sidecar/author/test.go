@@ -14,9 +14,11 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/cover"
+	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
+	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/postern-authz/postern/bundle"
 )
@@ -142,42 +144,73 @@ func (r *runs) group(ctx context.Context, file string, packages []ast.Ref) (err 
 		document = opened
 		defer func() { err = errors.Join(err, done()) }()
 	}
-	results, err := r.run(ctx, document, packages, r.Only, false)
+	results, _, err := r.run(ctx, document, packages, r.Only, false)
 	if err != nil {
 		return err
 	}
+	if err := r.trace(ctx, document, packages, results); err != nil {
+		return err
+	}
+	r.report.Results = append(r.report.Results, results...)
+	return nil
+}
+
+// trace runs the tests of results that failed again, to see where, and puts what comes of it in
+// their place.
+func (r *runs) trace(ctx context.Context, document storage.Store, packages []ast.Ref, results []*tester.Result) error {
 	var failed []string
 	for _, result := range results {
 		if result.Fail {
 			failed = append(failed, regexp.QuoteMeta(result.Package+"."+result.Name))
 		}
 	}
-	if len(failed) > 0 {
-		again, err := r.run(ctx, document, packages, "^("+strings.Join(failed, "|")+")$", true)
-		if err != nil {
-			return err
+	if len(failed) == 0 {
+		return nil
+	}
+	again, compiler, err := r.run(ctx, document, packages, "^("+strings.Join(failed, "|")+")$", true)
+	if err != nil {
+		return err
+	}
+	for _, traced := range again {
+		i := slices.IndexFunc(results, func(result *tester.Result) bool {
+			return result.Package == traced.Package && result.Name == traced.Name
+		})
+		if i < 0 || !traced.Fail {
+			continue
 		}
-		for _, traced := range again {
-			i := slices.IndexFunc(results, func(result *tester.Result) bool {
-				return result.Package == traced.Package && result.Name == traced.Name
-			})
-			if i >= 0 && traced.Fail {
-				results[i] = traced
+		if failedAt(traced.Trace) == nil {
+			if traced.Trace, err = r.traceUnindexed(ctx, document, compiler, traced); err != nil {
+				return err
 			}
 		}
+		results[i] = traced
 	}
-	r.report.Results = append(r.report.Results, results...)
 	return nil
 }
 
-func (r *runs) run(ctx context.Context, document storage.Store, packages []ast.Ref, only string, traced bool) ([]*tester.Result, error) {
-	compiler, err := r.bundle.NewCompiler(r.options())
+// traceUnindexed evaluates a test without the index of rules, which passes over one whose
+// conditions can't hold before there is anything to trace.
+func (r *runs) traceUnindexed(ctx context.Context, document storage.Store, compiler *ast.Compiler, test *tester.Result) ([]*topdown.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	query, err := rego.New(rego.Query(test.Package+"."+test.Name), rego.Compiler(compiler), rego.Store(document)).PrepareForEval(ctx)
 	if err != nil {
 		return nil, err
 	}
+	tracer := topdown.NewBufferTracer()
+	_, err = query.Eval(ctx, rego.EvalQueryTracer(tracer), rego.EvalRuleIndexing(false))
+	return *tracer, err
+}
+
+// run runs some tests, and returns the compiler that it has used.
+func (r *runs) run(ctx context.Context, document storage.Store, packages []ast.Ref, only string, traced bool) ([]*tester.Result, *ast.Compiler, error) {
+	compiler, err := r.bundle.NewCompiler(r.options())
+	if err != nil {
+		return nil, nil, err
+	}
 	txn, err := document.NewTransaction(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer document.Abort(ctx, txn)
 	runner := tester.NewRunner().
@@ -193,7 +226,7 @@ func (r *runs) run(ctx context.Context, document storage.Store, packages []ast.R
 	}
 	finished, err := runner.RunTests(ctx, txn)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var results []*tester.Result
 	for result := range finished {
@@ -202,7 +235,7 @@ func (r *runs) run(ctx context.Context, document storage.Store, packages []ast.R
 			results = append(results, result)
 		}
 	}
-	return results, ctx.Err()
+	return results, compiler, ctx.Err()
 }
 
 // policyCoverage is the coverage of policies: how much of the tests themselves was evaluated

@@ -32,9 +32,9 @@ test_live_is_not_held_unless_listed if {
 }
 
 test_not_held_without_a_catalog if {
-	not permissions.held with input as both
-	not permissions.live("data:manage") with input as both
-	not permissions.deleted("data:export") with input as both
+	not permissions.held with input as both with data.scalekit as {}
+	not permissions.live("data:manage") with input as both with data.scalekit as {}
+	not permissions.deleted("data:export") with input as both with data.scalekit as {}
 }
 
 test_live_wins_over_a_deletion if {
