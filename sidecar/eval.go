@@ -133,6 +133,9 @@ func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
 		return fmt.Errorf("eval: reading the answer: %w", err)
 	}
 	if c.explain && c.format == "text" {
+		if told.Context.Explanation.Text == "" {
+			return errors.New("--explain: the answer has no explanation; is the sidecar of --from an older one?")
+		}
 		answer = []byte(onlyPrintable(told.Context.Explanation.Text))
 	}
 	if _, err := std.stdout.Write(answer); err != nil {

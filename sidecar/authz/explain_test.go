@@ -414,6 +414,38 @@ func TestExplainedAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
+// Questions are explained while others are decided and policies replaced.
+func TestExplainingBesideDeciding(t *testing.T) {
+	s := scenes()["customer_else"]
+	e, _ := s.engine(t)
+	compiler := ast.NewCompiler().WithStrict(true)
+	if compiler.Compile(s.modules(t)); compiler.Failed() {
+		t.Fatal(compiler.Errors)
+	}
+	question := []byte(s.question)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			for range 10 {
+				ask := e.Decide
+				if i < 3 {
+					ask = e.Explain
+				}
+				if d, err := ask(context.Background(), question, ""); err != nil || d.Allow || d.Reasons[0] != "no_grant" {
+					t.Errorf("got %+v, %v", d, err)
+				}
+			}
+		})
+	}
+	for range 5 {
+		next := authz.Policy{Compiler: compiler, Store: document(), Decision: ast.MustParseRef("data.authz.decision"), Revision: "r2"}
+		if err := e.Use(context.Background(), next); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+}
+
 func TestExplainMustBeAllowed(t *testing.T) {
 	e := engine(t, document(), `decision := true`, time.Second)
 	if _, err := e.Explain(context.Background(), []byte(body("live")), ""); !errors.Is(err, authz.ErrExplainNotAllowed) {
@@ -479,4 +511,21 @@ func allocations(t *testing.T, e *authz.Engine) float64 {
 			t.Fatal(w.Body)
 		}
 	})
+}
+
+// The built-in policy, with and without an explanation.
+func BenchmarkExplain(b *testing.B) {
+	s := scenes()["permission_deleted"]
+	e, _ := s.engine(b)
+	question := []byte(s.question)
+	for name, ask := range map[string]func(context.Context, []byte, string) (authz.Decision, error){"decided": e.Decide, "explained": e.Explain} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := ask(context.Background(), question, ""); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

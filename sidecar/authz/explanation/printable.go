@@ -57,11 +57,8 @@ func place(l *ast.Location) string {
 	if file == "" {
 		file = "query"
 	}
-	for len(file) > maxPlace {
-		_, cut := utf8.DecodeRuneInString(file)
-		file = file[max(cut, len(file)-maxPlace):] // a name tells more by its end
-		file = ellipsis + strings.ToValidUTF8(file, "")
-		break
+	if len(file) > maxPlace { // a name tells more by its end
+		file = ellipsis + strings.ToValidUTF8(file[len(file)-maxPlace:], "")
 	}
 	return printable(file, maxPlace+len(ellipsis)) + ":" + strconv.Itoa(l.Row)
 }
