@@ -66,7 +66,7 @@ func (c *evalConfig) settings() []setting {
 		},
 		{
 			name: "from", set: text(&c.from),
-			help: "running sidecar to ask, instead of policies and a catalog: its decision API, http://host:port or unix:///path.sock; --explain needs its --allow-explain",
+			help: "running sidecar to ask, with its policies and its catalog: its decision API, http://host:port or unix:///path.sock; --explain needs its --allow-explain",
 		},
 		{
 			name: "api-token-file", set: text(&c.apiTokenFile),
@@ -157,23 +157,18 @@ func onlyPrintable(text string) string {
 	}, text)
 }
 
-// check looks at what the settings mean together.
+// check looks at what the settings mean together. What `postern run` has, too, may be set for
+// it in the environment or the file: that is no mistake here.
 func (c *evalConfig) check() error {
-	only := "--catalog"
 	switch {
-	case c.from == "" && (c.apiTokenFile != "" || c.accessTokenFile != ""):
-		return usagef("--api-token-file, --access-token-file: want --from with them, got none; --token-claims stands in for a token without a sidecar")
-	case c.from == "":
-		return nil
-	case len(c.local.policies) > 0:
-		only = "--policy"
-	case c.local.catalog != "":
-	case c.local.claimsFile != "":
-		only = "--token-claims"
-	default:
-		return nil
+	case c.from == "" && c.accessTokenFile != "":
+		return usagef("--access-token-file: want --from with it, got none; --token-claims stands in for a token without a sidecar")
+	case c.from != "" && c.local.catalog != "":
+		return usagef("--from, --catalog: want one of them, got both: a running sidecar has a catalog of its own")
+	case c.from != "" && c.local.claimsFile != "":
+		return usagef("--from, --token-claims: want one of them, got both: a running sidecar wants the token itself (--access-token-file)")
 	}
-	return usagef("--from, %s: want one of them: a running sidecar has policies, a catalog and an issuer of its own", only)
+	return nil
 }
 
 // localToken stands for the token whose claims were given.

@@ -176,6 +176,19 @@ func TestExplanations(t *testing.T) {
 				t.Error("a question that wasn't to be explained is")
 			}
 			same(t, plain, explained)
+			if token != "" { // in the question, it is as secret
+				question := strings.Replace(s.question, "{", `{"context":{"access_token":"`+token+`"},`, 1)
+				if explained, err = e.Explain(context.Background(), []byte(question), ""); err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(explained.Explanation.Text, "secret-token") {
+					t.Error("the token is told")
+				}
+				explained, err = e.Explain(context.Background(), []byte(s.question), token)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 			answer, err := explained.AppendJSON(nil)
 			if err != nil || !json.Valid(answer) || bytes.Contains(answer, []byte("secret-token")) {
 				t.Errorf("got %s, %v", answer, err)
