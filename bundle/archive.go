@@ -27,14 +27,7 @@ const (
 // that lead out of the bundle, one name twice, what is neither file nor directory, and
 // anything behind the archive's end.
 func LoadArchive(ctx context.Context, r io.Reader, o LoadOptions) (*Bundle, error) {
-	files, err := readArchive(ctx, r, o.withDefaults())
-	if err == nil {
-		files, err = o.verified(files)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading policy: %w", err)
-	}
-	return assemble(files, o)
+	return Source{Archive: r}.Load(ctx, o)
 }
 
 // archive is a walk over an archive.

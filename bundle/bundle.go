@@ -16,6 +16,7 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -75,14 +76,7 @@ type Bundle struct {
 //
 // An error tells of every file that can't be parsed, as name:line.
 func Load(ctx context.Context, fsys fs.FS, o LoadOptions) (*Bundle, error) {
-	files, err := readTree(ctx, fsys, o.withDefaults())
-	if err == nil {
-		files, err = o.verified(files)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading policy: %w", err)
-	}
-	return assemble(files, o)
+	return Source{FS: fsys}.Load(ctx, o)
 }
 
 // assemble makes a bundle of files that were read, bounded and verified, sorted by name. It is the one
@@ -126,7 +120,7 @@ func withPlainManifest(files []file, name string) ([]file, error) {
 			plain[i].content, err = json.Marshal(manifest)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: want a manifest, a JSON object: %w", display(name, f.name), err)
+			return nil, fmt.Errorf("%s: want a manifest, a JSON object: %w", at(name, f), err)
 		}
 	}
 	return plain, nil
@@ -144,7 +138,7 @@ func (b *Bundle) Revision() string { return b.revision }
 func withAllParseErrors(first error, files []file, name string) error {
 	var parsing ast.Errors
 	if !errors.As(first, &parsing) {
-		return first
+		return withLine(first, files, name)
 	}
 	var all ast.Errors
 	for _, f := range files {
@@ -163,6 +157,27 @@ func withAllParseErrors(first error, files []file, name string) error {
 		return first
 	}
 	return joined(all)
+}
+
+// withLine adds the line to an error of a JSON file, which OPA's reader doesn't tell; that of
+// a YAML file has it.
+func withLine(err error, files []file, name string) error {
+	for _, f := range files {
+		if path.Base(f.name) == "data.json" && !json.Valid(f.content) {
+			return fmt.Errorf("%s: want JSON: %w", at(name, f), err)
+		}
+	}
+	return err
+}
+
+// at names a JSON file and, if it is malformed, the line.
+func at(name string, f file) string {
+	var malformed *json.SyntaxError
+	if !errors.As(json.Unmarshal(f.content, new(any)), &malformed) {
+		return display(name, f.name)
+	}
+	line := 1 + bytes.Count(f.content[:min(malformed.Offset, int64(len(f.content)))], []byte("\n"))
+	return fmt.Sprintf("%s:%d", display(name, f.name), line)
 }
 
 // joined makes one error of many, a line each.

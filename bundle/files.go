@@ -45,15 +45,15 @@ func display(name, file string) string { return filepath.Join(name, file) }
 type tree struct {
 	fsys    fs.FS
 	o       LoadOptions
+	all     bool // files that make no bundle, too
 	entries int
 	bytes   int64
 	files   []file
 }
 
-// readTree reads the files that make a bundle, sorted by name; all but the hidden ones if a
-// signature is to be verified.
-func readTree(ctx context.Context, fsys fs.FS, o LoadOptions) ([]file, error) {
-	t := &tree{fsys: fsys, o: o}
+// readTree reads the files that make a bundle, sorted by name, or all but the hidden ones.
+func readTree(ctx context.Context, fsys fs.FS, o LoadOptions, all bool) ([]file, error) {
+	t := &tree{fsys: fsys, o: o, all: all}
 	if err := t.walk(ctx, ".", 0); err != nil {
 		return nil, err
 	}
@@ -124,7 +124,7 @@ func (t *tree) visit(ctx context.Context, name string, entry fs.DirEntry, depth 
 	if err != nil {
 		return t.named(name, err)
 	}
-	if !belongs && t.o.Verification == nil {
+	if !belongs && !t.all {
 		return nil
 	}
 	if !mode.IsRegular() {

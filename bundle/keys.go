@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
@@ -25,8 +26,6 @@ type family struct {
 	name       string
 	algorithms []string
 }
-
-func hmacFamily() family { return family{"an HMAC secret", []string{"HS256", "HS384", "HS512"}} }
 
 func rsaFamily() family {
 	return family{"an RSA key", []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}}
@@ -78,6 +77,36 @@ func publicFamily(content []byte) (family, error) {
 	return familyOf(key)
 }
 
+// privateKey says what a signing key is, a private key as PEM, else an HMAC secret, and
+// returns it. No error quotes it.
+func privateKey(content []byte) (family, any, error) {
+	block, err := pemBlock(content)
+	if err != nil {
+		return family{}, nil, err
+	}
+	if block == nil {
+		kind, err := secretFamily(content)
+		return kind, content, err
+	}
+	var key any
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	default:
+		return family{}, nil, fmt.Errorf("want a private key as PEM, without a password, or an HMAC secret, got a PEM block %.40q", block.Type)
+	}
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok {
+		return family{}, nil, errors.New("want a private RSA or EC key as PEM, got one that can't be read")
+	}
+	kind, err := familyOf(signer.Public())
+	return kind, signer, err
+}
+
 // pemBlock returns nil for what isn't meant as PEM.
 func pemBlock(content []byte) (*pem.Block, error) {
 	if len(content) > maxKeyBytes {
@@ -91,16 +120,23 @@ func pemBlock(content []byte) (*pem.Block, error) {
 		return nil, errors.New("want a key as PEM, got a damaged one")
 	}
 	if len(bytes.TrimSpace(rest)) > 0 {
-		return nil, errors.New("want one key as PEM, got something behind it")
+		return nil, errors.New("want one key as PEM, got something behind it; without the parameters that openssl ecparam writes before one")
 	}
 	return block, nil
 }
 
+// secretFamily allows the algorithms whose digest is no longer than the secret, by RFC 7518, section 3.2.
 func secretFamily(content []byte) (family, error) {
-	if len(content) < minSecretBytes {
-		return family{}, fmt.Errorf("want a public key as PEM, or an HMAC secret of at least %d bytes, got %d bytes", minSecretBytes, len(content))
+	f := family{name: fmt.Sprintf("an HMAC secret of %d bytes", len(content))}
+	for i, algorithm := range []string{"HS256", "HS384", "HS512"} {
+		if len(content) >= minSecretBytes+16*i {
+			f.algorithms = append(f.algorithms, algorithm)
+		}
 	}
-	return hmacFamily(), nil
+	if len(f.algorithms) == 0 {
+		return family{}, fmt.Errorf("want a key as PEM, or an HMAC secret of at least %d bytes, got %d bytes", minSecretBytes, len(content))
+	}
+	return f, nil
 }
 
 func familyOf(key any) (family, error) {

@@ -84,7 +84,7 @@ func (o LoadOptions) verified(files []file) ([]file, error) {
 	case signatures == nil:
 		return nil, fmt.Errorf("%s: the bundle isn't signed, and --bundle-verification-key wants it to be", display(o.Name, "."))
 	}
-	where := display(o.Name, signaturesFile)
+	where := at(o.Name, *signatures)
 	if o.Verification == nil {
 		return nil, fmt.Errorf("%s: the bundle is signed, and there is no key to verify it with: set --bundle-verification-key", where)
 	}

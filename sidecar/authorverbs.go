@@ -23,13 +23,6 @@ func catalogSetting(into *string) setting {
 	}
 }
 
-func allowBuiltinSetting(into *[]string) setting {
-	return setting{
-		name: "allow-builtin", repeat: true, set: list(into),
-		help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
-	}
-}
-
 func formatSetting(into *string) setting {
 	return setting{name: "format", initial: "text", set: oneOf(into, "text", "json"), help: "text or json"}
 }

@@ -125,10 +125,7 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 			name: "policy", initial: builtinPolicy, set: text(&c.policyDir),
 			help: "policy directory; replaces the built-in policies",
 		},
-		{
-			name: "allow-builtin", repeat: true, set: list(&c.allowBuiltins),
-			help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
-		},
+		allowBuiltinSetting(&c.allowBuiltins),
 		{
 			name: "decision", initial: "authz/decision", set: text(&c.decision),
 			help: "the Rego rule that answers",
@@ -215,6 +212,13 @@ func controlSocketSetting(into *string) setting {
 	return setting{
 		name: "control-socket", set: text(into),
 		help: "Unix socket for maintenance (default DATA_DIR/control.sock)",
+	}
+}
+
+func allowBuiltinSetting(into *[]string) setting {
+	return setting{
+		name: "allow-builtin", repeat: true, set: list(into),
+		help: "Rego builtin to allow that is left out for safety, such as http.send; repeatable",
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-authz/postern/policies"
 	"github.com/postern-authz/postern/sidecar/simulator"
 )
 
@@ -126,5 +127,22 @@ func TestDocumentedExplanation(t *testing.T) {
 	got, err := command.CombinedOutput()
 	if want := blocks(t, "docs/explain.md", "text")[0]; err != nil || string(got) != want {
 		t.Errorf("%v, got\n%s\nwant\n%s", err, got, want)
+	}
+}
+
+// The commands of the guide to bundles build, sign and verify the built-in policies.
+func TestDocumentedBundle(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl makes the keys")
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "policies"), policies.FS()); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), "sh", "-e", "-c", blocks(t, "docs/bundles.md", "sh")[0])
+	command.Dir = dir
+	output, err := command.CombinedOutput()
+	if err != nil || !strings.Contains(string(output), "bundle.tar.gz: good\n") || !strings.Contains(string(output), "authz/decision") {
+		t.Errorf("got %v\n%s", err, output)
 	}
 }

@@ -92,7 +92,7 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 // allVerbs is the table. Each verb closes over the values that its settings fill.
 func allVerbs() []verb { //nolint:funlen // a table is read row by row
 	c, maintenance, event, demo, health := new(config), new(catalogConfig), new(eventConfig), new(demoConfig), new(healthConfig)
-	simulated, check, tests := new(simulateConfig), new(checkConfig), new(testConfig)
+	simulated, bundled, check, tests := new(simulateConfig), new(bundleConfig), new(checkConfig), new(testConfig)
 	eval := new(evalConfig)
 	return []verb{
 		{
@@ -159,6 +159,26 @@ func allVerbs() []verb { //nolint:funlen // a table is read row by row
 			name: "test", arguments: "[PATH…]", summary: "run the Rego tests of policies, with a real catalog and coverage",
 			example:  "postern test policies --catalog catalog.ndjson --min-coverage 90%",
 			settings: tests.settings(), run: tests.run,
+		},
+		{
+			name: "bundle build", arguments: "PATH…", summary: "make one OPA bundle of policy directories: compiled strictly, without tests, the same bytes each time",
+			example:  "postern bundle build policies --output bundle.tar.gz --revision 42",
+			settings: bundled.buildSettings(), run: bundled.build,
+		},
+		{
+			name: "bundle sign", arguments: "BUNDLE", summary: "sign a bundle file, or a directory as its .signatures.json, as opa sign does",
+			example:  "postern bundle sign bundle.tar.gz --signing-key private.pem --signing-key-id release --signing-scope production",
+			settings: bundled.signSettings(), run: bundled.sign,
+		},
+		{
+			name: "bundle verify", arguments: "BUNDLE", summary: "check a bundle file's or directory's signature, and that it can be read; exit 0 if both hold",
+			example:  "postern bundle verify bundle.tar.gz --bundle-verification-key release=public.pem --bundle-verification-scope production",
+			settings: bundled.verifySettings(), run: bundled.verify,
+		},
+		{
+			name: "bundle inspect", arguments: "BUNDLE", summary: "print a bundle's revision, roots, files, packages, rules and signature",
+			example:  "postern bundle inspect bundle.tar.gz --format json",
+			settings: bundled.inspectSettings(), run: bundled.inspect,
 		},
 		{
 			name: "eval", summary: "ask one question, of policies and a catalog in files or of a running sidecar, and tell why",

@@ -1,12 +1,9 @@
 package author
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -48,6 +45,9 @@ func (c Check) Run(ctx context.Context) ([]Finding, error) {
 	options := c.options()
 	options.Implied = implied()
 	policy, err := loaded.Compile(options)
+	if _, ok := bundle.Mistakes(err); err != nil && !ok {
+		return nil, err // of how it is compiled, not of what
+	}
 	if err != nil {
 		return sorted(mistakes(err)), nil
 	}
@@ -61,7 +61,7 @@ func (c Check) Run(ctx context.Context) ([]Finding, error) {
 	rules := rulesOf(policy.Compiler)
 	findings = append(findings, wholeReads(rules)...)
 	if c.Catalog != nil {
-		dead, err := c.deadNames(ctx, followNames(policy.Compiler, rules), loaded.Modules())
+		dead, err := c.deadNames(ctx, followNames(policy.Compiler, rules), literals(loaded.Modules(), policy.Data))
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +82,7 @@ func rulesOf(compiler *ast.Compiler) (rules []*ast.Rule) {
 
 // deadNames finds names that policies use for permissions and that aren't in the catalog, and
 // what is in it for no policy.
-func (c Check) deadNames(ctx context.Context, mentions []mention, modules map[string]*ast.Module) (found []Finding, err error) {
+func (c Check) deadNames(ctx context.Context, mentions []mention, said map[string]bool) (found []Finding, err error) {
 	live := make(map[string]bool, len(c.Catalog.Live))
 	for _, name := range c.Catalog.Live {
 		live[name] = true
@@ -105,7 +105,6 @@ func (c Check) deadNames(ctx context.Context, mentions []mention, modules map[st
 	if !c.Unused {
 		return found, nil
 	}
-	said := literals(modules)
 	for _, name := range c.Catalog.Live {
 		if !said[name] {
 			found = append(found, at(nil, LevelWarning, RuleUnused, "no policy mentions the permission %q", name))
@@ -114,8 +113,8 @@ func (c Check) deadNames(ctx context.Context, mentions []mention, modules map[st
 	return found, nil
 }
 
-// literals are all texts in policies, whatever they are for.
-func literals(modules map[string]*ast.Module) map[string]bool {
+// literals are all texts in policies and their data, whatever they are for.
+func literals(modules map[string]*ast.Module, data map[string]any) map[string]bool {
 	said := map[string]bool{}
 	for name, module := range modules {
 		if bundle.IsTest(name) {
@@ -128,16 +127,37 @@ func literals(modules map[string]*ast.Module) map[string]bool {
 			return false
 		})
 	}
+	collectTexts(data, said)
 	return said
+}
+
+func collectTexts(value any, said map[string]bool) {
+	switch value := value.(type) {
+	case string:
+		said[value] = true
+	case []any:
+		for _, one := range value {
+			collectTexts(one, said)
+		}
+	case map[string]any:
+		for name, one := range value {
+			said[name] = true
+			collectTexts(one, said)
+		}
+	}
 }
 
 // didYouMean returns a half sentence that names what is near to got, or nothing. A third of
 // a name may be other than was meant.
 func didYouMean(got string, known []string) string {
-	nearest := slices.MinFunc(append([]string{""}, known...), func(a, b string) int {
-		return cmp.Or(cmp.Compare(levenshtein.ComputeDistance(got, a), levenshtein.ComputeDistance(got, b)), strings.Compare(a, b))
-	})
-	if nearest == "" || levenshtein.ComputeDistance(got, nearest) > max(1, len(got)/3) {
+	nearest, distance := "", max(1, len(got)/3)+1
+	for _, name := range known {
+		d := levenshtein.ComputeDistance(got, name)
+		if d < distance || (d == distance && nearest != "" && name < nearest) {
+			nearest, distance = name, d
+		}
+	}
+	if nearest == "" {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", nearest)

@@ -225,6 +225,19 @@ func TestUnusedPermissions(t *testing.T) {
 	wantLines(t, check(t, author.Check{Catalog: known()}))
 	wantLines(t, check(t, author.Check{Catalog: known(), Unused: true}),
 		`warning: no policy mentions the permission "data:manage" [unused-permission]`, `"report:export"`)
+	if err := os.WriteFile("data.json", []byte(`{"needs":[{"data:manage":1},"report:export"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, check(t, author.Check{Catalog: known(), Unused: true}))
+}
+
+// An error of the call isn't one of the policies.
+func TestAnUnknownBuiltinIsNoFinding(t *testing.T) {
+	tree(t, map[string]string{"a.rego": "package a\n\np := 1"})
+	_, err := author.Check{Source: author.Source{AllowBuiltins: []string{"http.sent"}}}.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `unknown builtin "http.sent"`) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestNoSuchPath(t *testing.T) {

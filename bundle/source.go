@@ -1,0 +1,39 @@
+package bundle
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// Source is where a bundle's files are: a directory, or an archive.
+type Source struct {
+	Name    string    // goes before the names of files in errors; see [LoadOptions]
+	FS      fs.FS     // a directory; nil: an archive
+	Archive io.Reader // read once
+}
+
+// Load is [Load] or [LoadArchive]; the name of the source goes before that of the options.
+func (s Source) Load(ctx context.Context, o LoadOptions) (*Bundle, error) {
+	files, err := s.read(ctx, &o, o.Verification != nil)
+	if err == nil {
+		files, err = o.verified(files)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading policy: %w", err)
+	}
+	return assemble(files, o)
+}
+
+// read returns the files sorted by name, all but the hidden ones, or of a directory those that make a
+// bundle.
+func (s Source) read(ctx context.Context, o *LoadOptions, all bool) ([]file, error) {
+	if s.Name != "" {
+		o.Name = s.Name
+	}
+	if s.FS != nil {
+		return readTree(ctx, s.FS, o.withDefaults(), all)
+	}
+	return readArchive(ctx, s.Archive, o.withDefaults())
+}
