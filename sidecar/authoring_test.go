@@ -35,22 +35,22 @@ func TestAuthoringPath(t *testing.T) {
 	at := top
 	all := fence.FindAllStringSubmatch(text, -1)
 	for i, block := range all {
-		if block[1] != "sh" {
+		if block[2] != "sh" {
 			continue
 		}
 		var output, failure bytes.Buffer
-		command := exec.CommandContext(t.Context(), "sh", "-e", "-c", block[2])
+		command := exec.CommandContext(t.Context(), "sh", "-e", "-c", block[3])
 		command.Dir, command.Env, command.Stdout, command.Stderr = at, environ, &output, &failure
 		err := command.Run()
-		if strings.Contains(block[2], "\ncd acme\n") {
+		if strings.Contains(block[3], "\ncd acme\n") {
 			at = filepath.Join(top, "acme")
 		}
-		if i+1 < len(all) && all[i+1][1] == "text" {
-			if got := took.ReplaceAllString(output.String(), "(…)"); got != all[i+1][2] {
-				t.Errorf("%s\ngot\n%s%s\nwant\n%s", block[2], got, failure.String(), all[i+1][2])
+		if i+1 < len(all) && all[i+1][2] == "text" {
+			if got := took.ReplaceAllString(output.String(), "(…)"); got != all[i+1][3] {
+				t.Errorf("%s\ngot\n%s%s\nwant\n%s", block[3], got, failure.String(), all[i+1][3])
 			}
 		} else if err != nil {
-			t.Errorf("%s\n%v\n%s%s", block[2], err, output.String(), failure.String())
+			t.Errorf("%s\n%v\n%s%s", block[3], err, output.String(), failure.String())
 		}
 	}
 }
@@ -69,7 +69,7 @@ func TestTheReadmeOfANewTree(t *testing.T) {
 	environ := withStockOPA(t)
 	var ran []string
 	for _, match := range fence.FindAllStringSubmatch(string(readme), -1) {
-		for line := range strings.Lines(match[2]) {
+		for line := range strings.Lines(match[3]) {
 			ran = append(ran, strings.TrimSpace(line))
 		}
 	}
