@@ -17,10 +17,11 @@ import (
 
 // entry is a public rule or function of the library, as its METADATA tells it.
 type entry struct {
-	pkg, name string // such as permissions and holds
-	arguments int
-	title     string
-	custom    map[string]any
+	pkg, name  string // such as permissions and holds
+	arguments  int
+	parameters string // such as (name), or nothing
+	title      string
+	custom     map[string]any
 }
 
 func (e entry) String() string { return "lib." + e.pkg + "." + e.name }
@@ -37,6 +38,9 @@ func library(t *testing.T) []entry {
 			e := entry{pkg: strings.TrimPrefix(module.Package.Path.String(), "data.lib."), name: string(rule.Head.Name), arguments: len(rule.Head.Args)}
 			if strings.HasPrefix(e.name, "_") {
 				continue
+			}
+			if e.arguments > 0 {
+				e.parameters = strings.TrimPrefix(rule.Head.Ref().String()+rule.Head.Args.String(), e.name)
 			}
 			if known, ok := found[e.String()]; ok {
 				e = known

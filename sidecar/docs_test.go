@@ -103,7 +103,7 @@ func errorCodes(t *testing.T) (codes []string) {
 // The example of the policy authors' guide compiles and answers.
 func TestDocumentedPolicy(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "authz.rego"), []byte(blocks(t, "docs/policies.md", "rego")[0]), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "authz.rego"), []byte(shownFile(t, "docs/policies.md", "my-policy/authz.rego")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c := sidecarStarter(t, "--policy="+dir)()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -12,9 +13,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/postern-authz/postern/policies/policiestest"
 )
 
-var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+// fence finds a fenced block, the name of the file that it is, if the line before says one, and
+// its language.
+var fence = regexp.MustCompile("(?ms)(?:^`([^`\n]+)`:\n\n)?^```([a-z]*)\n(.*?)^```$")
 
 // blocks returns the fenced blocks of one language in a file of the repository.
 func blocks(t *testing.T, file, language string) (found []string) {
@@ -24,11 +29,23 @@ func blocks(t *testing.T, file, language string) (found []string) {
 		t.Fatal(err)
 	}
 	for _, match := range fence.FindAllStringSubmatch(string(text), -1) {
-		if match[1] == language {
-			found = append(found, match[2])
+		if match[2] == language {
+			found = append(found, match[3])
 		}
 	}
 	return found
+}
+
+// shownFile returns the block of a document that is the file of this name.
+func shownFile(t *testing.T, document, name string) string {
+	t.Helper()
+	for _, match := range fence.FindAllStringSubmatch(read(t, document), -1) {
+		if match[1] == name {
+			return match[3]
+		}
+	}
+	t.Fatalf("%s shows no %s", document, name)
+	return ""
 }
 
 // README's first commands are the ones that CI runs, on a fresh clone.
@@ -53,19 +70,35 @@ func TestDevelopmentPath(t *testing.T) {
 	followDocument(t, "docs/development.md", struct{ pattern, with string }{`"perm_[^"]+"`, `"perm_…"`})
 }
 
-// followDocument runs the commands of a document and compares the decisions that come out
-// with those that it shows. Only the ports are others, in case somebody listens on the usual
-// ones.
-func followDocument(t *testing.T, file string, vary ...struct{ pattern, with string }) {
+// The policy authors' guide, from the first rule to CI, with a stock opa.
+func TestPoliciesPath(t *testing.T) {
+	t.Setenv("PATH", policiestest.StockOPA(t, "..")+":"+os.Getenv("PATH"))
+	followDocument(t, "docs/policies.md")
+}
+
+// scriptOf makes one script of a document: its commands, and the files that it shows, written
+// where it shows them.
+func scriptOf(t *testing.T, document string) string {
 	t.Helper()
 	var script strings.Builder
-	for _, block := range blocks(t, file, "sh") {
-		if strings.HasPrefix(block, "go ") {
-			continue // what CI runs, and how the binary of this test was built
+	for _, match := range fence.FindAllStringSubmatch(read(t, document), -1) {
+		name, language, block := match[1], match[2], match[3]
+		switch {
+		case name != "":
+			fmt.Fprintf(&script, "mkdir -p %s\ncat > %s <<'END OF FILE'\n%sEND OF FILE\n", filepath.Dir(name), name, block)
+		case language == "sh" && !strings.HasPrefix(block, "go "): // what CI runs, and how the binary of this test was built
+			script.WriteString(block)
 		}
-		script.WriteString(block)
 	}
-	text := script.String()
+	return script.String()
+}
+
+// followDocument runs the commands of a document, beside the policies of this repository, and
+// compares the decisions that come out with those that it shows. Only the ports are others, in
+// case somebody listens on the usual ones.
+func followDocument(t *testing.T, file string, vary ...struct{ pattern, with string }) {
+	t.Helper()
+	text := scriptOf(t, file)
 	environ := os.Environ()
 	for port, variable := range map[string]string{"8181": "AUTHORIZE_ADDR", "8480": "WEBHOOK_ADDR", "8282": "ADMIN_ADDR", "8580": "ADDR"} {
 		address := freeAddress(t)
@@ -77,6 +110,13 @@ func followDocument(t *testing.T, file string, vary ...struct{ pattern, with str
 	}
 	command := exec.Command("sh", "-e", "-c", text)
 	command.Dir, command.Env = t.TempDir(), environ
+	shipped, err := filepath.Abs("../policies")
+	if err == nil {
+		err = os.Symlink(shipped, filepath.Join(command.Dir, "policies"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	// What it leaves in the background ends with its group.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var output, logs bytes.Buffer
@@ -85,7 +125,10 @@ func followDocument(t *testing.T, file string, vary ...struct{ pattern, with str
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// A sidecar that doesn't start would be waited for without end.
+	late := time.AfterFunc(3*time.Minute, func() { _ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL) })
 	state, err := command.Process.Wait()
+	late.Stop()
 	_ = syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
 	_ = command.Wait() // the process is gone; this waits for the pipes
 	if err != nil || !state.Success() {

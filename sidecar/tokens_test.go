@@ -170,13 +170,14 @@ func allFaults(names ...string) (f simulator.Faults, err error) {
 	return f, nil
 }
 
-// The policy of the policy authors' guide that grants by roles.
+// The policy of the policy authors' guide that grants by roles, with the library copied beside it.
 func TestDocumentedRoles(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"authz.rego": blocks(t, "docs/policies.md", "rego")[1], "roles.rego": read(t, "policies", "roles", "roles.rego")} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.CopyFS(filepath.Join(dir, "lib"), os.DirFS("../policies/lib")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "authz.rego"), []byte(shownFile(t, "docs/policies.md", "by-role/authz.rego")), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	k := newTokenSidecar(t, "--policy="+dir)
 	created := must(k.scalekit.Create("data:manage", ""))
