@@ -34,24 +34,31 @@ func TestAuthoringPath(t *testing.T) {
 	environ, top := withStockOPA(t), t.TempDir()
 	at := top
 	all := fence.FindAllStringSubmatch(text, -1)
-	for i, block := range all {
-		if block[1] != "sh" {
+	followed, shown := 0, 0
+	for i, match := range all {
+		language, block := match[2], match[3]
+		if language != "sh" {
 			continue
 		}
+		followed++
 		var output, failure bytes.Buffer
-		command := exec.CommandContext(t.Context(), "sh", "-e", "-c", block[2])
+		command := exec.CommandContext(t.Context(), "sh", "-e", "-c", block)
 		command.Dir, command.Env, command.Stdout, command.Stderr = at, environ, &output, &failure
 		err := command.Run()
-		if strings.Contains(block[2], "\ncd acme\n") {
+		if strings.Contains(block, "\ncd acme\n") {
 			at = filepath.Join(top, "acme")
 		}
-		if i+1 < len(all) && all[i+1][1] == "text" {
-			if got := took.ReplaceAllString(output.String(), "(…)"); got != all[i+1][2] {
-				t.Errorf("%s\ngot\n%s%s\nwant\n%s", block[2], got, failure.String(), all[i+1][2])
+		if i+1 < len(all) && all[i+1][2] == "text" {
+			shown++
+			if got := took.ReplaceAllString(output.String(), "(…)"); got != all[i+1][3] {
+				t.Errorf("%s\ngot\n%s%s\nwant\n%s", block, got, failure.String(), all[i+1][3])
 			}
 		} else if err != nil {
-			t.Errorf("%s\n%v\n%s%s", block[2], err, output.String(), failure.String())
+			t.Errorf("%s\n%v\n%s%s", block, err, output.String(), failure.String())
 		}
+	}
+	if followed < 7 || shown < 3 {
+		t.Errorf("%d blocks were followed, %d of them with what they print", followed, shown)
 	}
 }
 
@@ -69,9 +76,12 @@ func TestTheReadmeOfANewTree(t *testing.T) {
 	environ := withStockOPA(t)
 	var ran []string
 	for _, match := range fence.FindAllStringSubmatch(string(readme), -1) {
-		for line := range strings.Lines(match[2]) {
+		for line := range strings.Lines(match[3]) {
 			ran = append(ran, strings.TrimSpace(line))
 		}
+	}
+	if len(ran) < 9 {
+		t.Fatalf("the README has %q", ran)
 	}
 	start := sidecarStarter(t, "--policy="+filepath.Join(directory, "policies"), "--data-dir="+filepath.Join(directory, "postern-data"))
 	for _, line := range ran {
