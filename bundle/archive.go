@@ -113,11 +113,11 @@ func (a *archive) read(ctx context.Context, header *tar.Header, r io.Reader) err
 // insideName returns a name of an archive or a signature in the form that has neither / nor
 // ./ before it, as opa build and tar write.
 func insideName(name string) (string, error) {
-	inside := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(name, "."), "/"), "/")
-	if strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "./") {
-		inside = strings.TrimSuffix(name, "/") // a name such as .manifest
+	inside, dotted := strings.CutPrefix(name, "./")
+	if !dotted {
+		inside = strings.TrimPrefix(name, "/")
 	}
-	if inside == "" {
+	if inside = strings.TrimSuffix(inside, "/"); inside == "" {
 		inside = "."
 	}
 	switch {

@@ -23,8 +23,8 @@ type BuildOptions struct {
 }
 
 // Build writes one archive of the sources' policies and data: without tests and other files,
-// and with a manifest that names revision, roots and Rego v1. Nothing is written unless [LoadArchive]
-// would read it and it compiles. Equal files make equal bytes.
+// and with a manifest that names revision, roots and Rego v1. Nothing is written unless
+// [LoadArchive] would read it and it compiles. Equal files make equal bytes.
 func Build(ctx context.Context, w io.Writer, sources []Source, o BuildOptions) (*Bundle, error) {
 	files, err := gather(ctx, sources, o.Load)
 	if err != nil {

@@ -66,6 +66,12 @@ func TestBuild(t *testing.T) {
 	if err != nil || loaded.Revision() != "7" || !slices.Equal(loaded.Roots(), []string{"authz", "x"}) {
 		t.Errorf("got %v, %v", loaded, err)
 	}
+	var packed bytes.Buffer
+	from := bundle.Source{Name: "a.tar.gz", Archive: bytes.NewReader(pack(t, entriesOf(policy)...))}
+	_, err = bundle.Build(t.Context(), &packed, []bundle.Source{from, source("data", data)}, bundle.BuildOptions{Revision: "7"})
+	if err != nil || !bytes.Equal(packed.Bytes(), archive) {
+		t.Errorf("built of an archive, it has other bytes (%v)", err)
+	}
 	wide, _ := build(bundle.BuildOptions{Roots: []string{"authz", "x", "more"}})
 	if files, _ := unpacked(t, wide); files[".manifest"] != `{"revision":"","roots":["authz","x","more"],"rego_version":1,"metadata":{"by":"me"}}` {
 		t.Errorf("got the manifest %s, want the roots that were given", files[".manifest"])

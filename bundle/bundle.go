@@ -10,6 +10,7 @@
 //   - A policy reaches neither network nor files nor the process environment, unless the
 //     operator allowed the builtin that does. Neither does compiling it.
 //   - Equal files make an equal revision.
+//   - With keys to verify by, nothing of a bundle counts that one of them didn't sign.
 //
 // It refuses WebAssembly and delta bundles, Rego v0, signed bundles that it has no key
 // for, and whatever is larger than its limits.
@@ -79,8 +80,8 @@ func Load(ctx context.Context, fsys fs.FS, o LoadOptions) (*Bundle, error) {
 	return Source{FS: fsys}.Load(ctx, o)
 }
 
-// assemble makes a bundle of files that were read, bounded and verified, sorted by name. It is the one
-// way from files to a bundle.
+// assemble makes a bundle of files that were read, bounded and verified, sorted by name. It
+// is the one way from files to a bundle.
 func assemble(files []file, o LoadOptions) (*Bundle, error) {
 	files, err := o.chosen(files)
 	if err != nil {

@@ -119,7 +119,8 @@ func longer(a, b string) string {
 	return b
 }
 
-// merged returns the objects of both; neither is changed. What both hold are objects, since their roots differ.
+// merged returns the objects of both; neither is changed. What both hold are objects, since
+// their roots differ.
 func merged(a, b map[string]any) map[string]any {
 	result := maps.Clone(a)
 	for key, value := range b {

@@ -125,7 +125,8 @@ func pemBlock(content []byte) (*pem.Block, error) {
 	return block, nil
 }
 
-// secretFamily allows the algorithms whose digest is no longer than the secret, by RFC 7518, section 3.2.
+// secretFamily allows the algorithms whose digest is no longer than the secret, by RFC 7518,
+// section 3.2.
 func secretFamily(content []byte) (family, error) {
 	f := family{name: fmt.Sprintf("an HMAC secret of %d bytes", len(content))}
 	for i, algorithm := range []string{"HS256", "HS384", "HS512"} {

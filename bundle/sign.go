@@ -29,9 +29,9 @@ type signingPayload struct {
 	Scope string               `json:"scope,omitempty"`
 }
 
-// Sign signs the files of a source, all but the hidden ones of a directory, and returns the content of
-// its .signatures.json. A bundle that [Load] would refuse isn't signed; a signature that
-// is there already counts for nothing.
+// Sign signs the files of a source, all but the hidden ones of a directory, and returns the
+// content of its .signatures.json. A bundle that [Load] would refuse isn't signed; a
+// signature that is there already counts for nothing.
 func Sign(ctx context.Context, s Source, key SigningKey, o LoadOptions) ([]byte, error) {
 	_, signatures, err := sign(ctx, s, key, o)
 	return signatures, err

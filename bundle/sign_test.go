@@ -356,3 +356,10 @@ func TestASignedBundleNeedsAKey(t *testing.T) {
 	_, err := loadArchive(t, signedArchive(t, signedFiles(), bundle.SigningKey{Content: secret().private}), bundle.LoadOptions{})
 	wantError(t, err, "is signed, and there is no key to verify it with: set --bundle-verification-key")
 }
+
+func TestWhatWouldBeRefusedIsNotSigned(t *testing.T) {
+	for _, rego := range []string{"package authz\n\ndecision := )\n", "package scalekit\n\np := 1\n"} {
+		_, err := bundle.Sign(t.Context(), source("p", map[string]string{"a.rego": rego}), bundle.SigningKey{Content: secret().private}, bundle.LoadOptions{})
+		wantError(t, err, "p/a.rego:")
+	}
+}

@@ -14,7 +14,7 @@ type Source struct {
 	Archive io.Reader // read once
 }
 
-// Load is [Load] or [LoadArchive]; the name of the source goes before that of the options.
+// Load is [Load] or [LoadArchive], by the name of the source if it has one.
 func (s Source) Load(ctx context.Context, o LoadOptions) (*Bundle, error) {
 	files, err := s.read(ctx, &o, o.Verification != nil)
 	if err == nil {
@@ -26,8 +26,8 @@ func (s Source) Load(ctx context.Context, o LoadOptions) (*Bundle, error) {
 	return assemble(files, o)
 }
 
-// read returns the files sorted by name, all but the hidden ones, or of a directory those that make a
-// bundle.
+// read returns the files sorted by name: of an archive all; of a directory all but the
+// hidden ones, or those that make a bundle.
 func (s Source) read(ctx context.Context, o *LoadOptions, all bool) ([]file, error) {
 	if s.Name != "" {
 		o.Name = s.Name

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -206,27 +207,29 @@ func (c *bundleConfig) sign(ctx context.Context, args []string, std streams) err
 		return err
 	}
 	defer done()
-	output := c.output
-	if output == "" {
-		output = args[0]
-	}
-	var signed bytes.Buffer
-	if source.FS == nil {
-		err = bundle.SignArchive(ctx, &signed, source, key, bundle.LoadOptions{})
-	} else {
-		var signatures []byte
-		signatures, err = bundle.Sign(ctx, source, key, bundle.LoadOptions{})
-		signed.Write(signatures)
-		output = filepath.Join(output, ".signatures.json")
-	}
+	signed, err := signSource(ctx, source, key)
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(output, signed.Bytes()); err != nil {
+	output := cmp.Or(c.output, args[0])
+	if source.FS != nil {
+		output = filepath.Join(output, ".signatures.json")
+	}
+	if err := replaceFile(output, signed); err != nil {
 		return fmt.Errorf("--output: %w", err)
 	}
 	_, err = fmt.Fprintf(std.stdout, "%s: signed\n", output)
 	return err
+}
+
+// signSource returns the signed archive, or of a directory its signature.
+func signSource(ctx context.Context, source bundle.Source, key bundle.SigningKey) ([]byte, error) {
+	if source.FS != nil {
+		return bundle.Sign(ctx, source, key, bundle.LoadOptions{})
+	}
+	var signed bytes.Buffer
+	err := bundle.SignArchive(ctx, &signed, source, key, bundle.LoadOptions{})
+	return signed.Bytes(), err
 }
 
 // verify is the verb.
