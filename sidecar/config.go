@@ -40,6 +40,7 @@ type config struct {
 	allowBuiltins     []string
 	decision          string
 	evaluationTimeout time.Duration
+	allowExplain      bool
 	onIncomplete      string
 	logLevel          slog.Level
 	logFormat         string
@@ -132,6 +133,10 @@ func (c *config) settings() []setting { //nolint:funlen // a table is read row b
 		{
 			name: "evaluation-timeout", initial: "1s", set: duration(&c.evaluationTimeout),
 			help: "longest evaluation of one question; it is denied then",
+		},
+		{
+			name: "allow-explain", initial: "false", bare: true, set: boolean(&c.allowExplain),
+			help: "answer POST /v1/authorize?explain=true with an explanation, which shows values of question, claims and catalog to whoever asks; for development",
 		},
 		{
 			name: "on-incomplete", initial: "deny", set: oneOf(&c.onIncomplete, "deny", "defer"),

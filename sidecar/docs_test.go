@@ -120,6 +120,16 @@ func TestDocumentedPolicy(t *testing.T) {
 	}
 }
 
+// The guide's example of an explanation is what the verb prints.
+func TestDocumentedExplanation(t *testing.T) {
+	command := exec.Command("sh", "-e", "-c", blocks(t, "docs/explain.md", "sh")[0])
+	command.Dir = t.TempDir()
+	got, err := command.CombinedOutput()
+	if want := blocks(t, "docs/explain.md", "text")[0]; err != nil || string(got) != want {
+		t.Errorf("%v, got\n%s\nwant\n%s", err, got, want)
+	}
+}
+
 // The commands of the guide to bundles build, sign and verify the built-in policies.
 func TestDocumentedBundle(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {

@@ -93,6 +93,7 @@ func run(ctx context.Context, args, environ []string, std streams) error {
 func allVerbs() []verb { //nolint:funlen // a table is read row by row
 	c, maintenance, event, demo, health := new(config), new(catalogConfig), new(eventConfig), new(demoConfig), new(healthConfig)
 	simulated, bundled, check, tests := new(simulateConfig), new(bundleConfig), new(checkConfig), new(testConfig)
+	eval := new(evalConfig)
 	return []verb{
 		{
 			name: "run", summary: "run the sidecar: catalog, decision API, and the webhook receiver when a secret is set",
@@ -178,6 +179,11 @@ func allVerbs() []verb { //nolint:funlen // a table is read row by row
 			name: "bundle inspect", arguments: "BUNDLE", summary: "print a bundle's revision, roots, files, packages, rules and signature",
 			example:  "postern bundle inspect bundle.tar.gz --format json",
 			settings: bundled.inspectSettings(), run: bundled.inspect,
+		},
+		{
+			name: "eval", summary: "ask one question, of policies and a catalog in files or of a running sidecar, and tell why",
+			example:  "postern eval --policy policies --catalog catalog.ndjson --permission data:manage --grants data:manage --explain",
+			settings: eval.settings(), run: eval.run,
 		},
 		{
 			name: "healthcheck", summary: "exit 0 when the sidecar on this machine is ready",

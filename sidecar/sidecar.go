@@ -110,6 +110,7 @@ func (s *sidecar) newEngine() (*authz.Engine, error) {
 		MaxInFlight:  max(2*token.MostWaiting, 8*runtime.GOMAXPROCS(0)),
 		RequireToken: s.config.token.requires(),
 		DenyStale:    s.config.onStale == "deny",
+		AllowExplain: s.config.allowExplain,
 	}
 	if s.config.token.verifies() {
 		verifier, err := s.newTokenVerifier()

@@ -11,7 +11,7 @@ import (
 // answers one of them doesn't get through with it.
 var reserved = map[string]bool{
 	"decision": true, "reasons": true, "decision_id": true, "permission": true, "data_revision": true,
-	"event_id": true, "as_of": true, "policy_revision": true, "message": true,
+	"event_id": true, "as_of": true, "policy_revision": true, "message": true, "explanation": true,
 }
 
 // AppendJSON appends the answer to b in the form of AuthZEN's evaluation response.
@@ -31,6 +31,13 @@ func (d Decision) AppendJSON(b []byte) ([]byte, error) {
 	b = d.appendProvenance(b)
 	if d.Message != "" {
 		b = appendString(append(b, `,"message":`...), d.Message)
+	}
+	if d.Explanation != nil {
+		encoded, err := json.Marshal(d.Explanation)
+		if err != nil {
+			return b, fmt.Errorf("encoding the explanation: %w", err)
+		}
+		b = append(append(b, `,"explanation":`...), encoded...)
 	}
 	b, err := d.appendExtra(b)
 	return append(b, "}}\n"...), err

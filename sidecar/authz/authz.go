@@ -17,6 +17,8 @@ package authz
 
 import (
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/postern-authz/postern/sidecar/authz/explanation"
 )
 
 // Reasons that Postern itself gives. Policies add their own.
@@ -43,7 +45,11 @@ type Decision struct {
 	AsOf           string      // when that event occurred, RFC 3339 with nine fractional digits
 	PolicyRevision string
 
+	// Explanation of a decision that was asked for with one; else nil.
+	Explanation *explanation.Explanation
+
 	extra   ast.Object // what else the policy answered; nil: nothing
+	answer  ast.Value  // all that the policy answered; nil: nothing
 	trouble string     // what failed, for the operator's log; empty when the policy decided
 }
 

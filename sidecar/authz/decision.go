@@ -97,7 +97,7 @@ func (p *prepared) explain(ctx context.Context, txn storage.Transaction, q Quest
 	}
 	if err != nil {
 		failed := unavailableDecision(err)
-		d.Allow, d.extra = false, nil
+		d.Allow, d.extra, d.answer = false, nil, nil
 		d.Reasons, d.Message, d.trouble = failed.Reasons, failed.Message, failed.trouble
 	}
 	d.ID = newID()

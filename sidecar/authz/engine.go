@@ -39,6 +39,8 @@ type Options struct {
 	// What follows denies before any policy is asked.
 	RequireToken bool // a question without an access token that is good
 	DenyStale    bool // any question while data.scalekit.sync.state is "stale"
+
+	AllowExplain bool // [Engine.Explain] explains
 }
 
 // Policy is what an [Engine] evaluates.
@@ -52,10 +54,11 @@ type Policy struct {
 // Engine evaluates questions. Its policy can be replaced while questions are in flight:
 // each goes on with the one that it began with.
 type Engine struct {
-	options  Options
-	turns    chan struct{} // one token for each question in hand
-	large    chan struct{} // one more for each large one
-	prepared atomic.Pointer[prepared]
+	options   Options
+	turns     chan struct{} // one token for each question in hand
+	large     chan struct{} // one more for each large one
+	explained chan struct{} // and for each one that is explained
+	prepared  atomic.Pointer[prepared]
 }
 
 // prepared is a policy ready to be evaluated, and never changed.
@@ -63,14 +66,16 @@ type prepared struct {
 	query    rego.PreparedEvalQuery
 	store    storage.Store
 	revision string
+	policy   Policy // which the query was prepared of
 }
 
 // NewEngine returns an engine without a policy.
 func NewEngine(o Options) *Engine {
 	return &Engine{
-		options: o,
-		turns:   make(chan struct{}, o.MaxInFlight),
-		large:   make(chan struct{}, largeAtOnce),
+		options:   o,
+		turns:     make(chan struct{}, o.MaxInFlight),
+		large:     make(chan struct{}, largeAtOnce),
+		explained: make(chan struct{}, explainedAtOnce),
 	}
 }
 
@@ -88,7 +93,7 @@ func (e *Engine) Use(ctx context.Context, p Policy) error {
 	if err != nil {
 		return fmt.Errorf("preparing the policy: %w", err)
 	}
-	e.prepared.Store(&prepared{query: query, store: p.Store, revision: p.Revision})
+	e.prepared.Store(&prepared{query: query, store: p.Store, revision: p.Revision, policy: p})
 	return nil
 }
 
@@ -111,9 +116,17 @@ func (e *Engine) Decide(ctx context.Context, body []byte, token string) (Decisio
 	}
 	ctx, stop := context.WithTimeout(ctx, e.options.Timeout)
 	defer stop()
+	return e.answer(ctx, p, body, token, false)
+}
+
+func (e *Engine) answer(ctx context.Context, p *prepared, body []byte, token string, explained bool) (Decision, error) {
 	release, ok := e.takeTurn(ctx, len(body))
 	if !ok {
-		return p.decideNothing(context.WithoutCancel(ctx))
+		d, err := p.decideNothing(context.WithoutCancel(ctx))
+		if explained && err == nil {
+			d = unexplained(d)
+		}
+		return d, err
 	}
 	defer release()
 	q, err := ParseQuestion(body)
@@ -124,7 +137,7 @@ func (e *Engine) Decide(ctx context.Context, body []byte, token string) (Decisio
 	if err != nil {
 		return Decision{}, &MalformedError{err}
 	}
-	return p.decide(ctx, q, floor, e.options.DenyStale)
+	return p.decide(ctx, q, floor, e.options.DenyStale, explained)
 }
 
 // takeTurn waits until few enough questions are in hand. Reading one takes more memory
@@ -174,14 +187,14 @@ func (p *prepared) decideNothing(ctx context.Context) (Decision, error) {
 }
 
 // decide denies for the reason floor, unless that is empty, and else as the policy says.
-func (p *prepared) decide(ctx context.Context, q Question, floor string, denyStale bool) (Decision, error) {
+func (p *prepared) decide(ctx context.Context, q Question, floor string, denyStale, explained bool) (Decision, error) {
 	txn, err := p.store.NewTransaction(ctx)
 	if err != nil {
 		return Decision{}, fmt.Errorf("beginning to read the document: %w", err)
 	}
 	defer p.store.Abort(ctx, txn)
 	var d Decision
-	stale := false
+	asked, stale := false, false
 	if denyStale && floor == "" {
 		stale, err = p.stale(ctx, txn)
 	}
@@ -193,9 +206,15 @@ func (p *prepared) decide(ctx context.Context, q Question, floor string, denySta
 	case floor != "":
 		d = floorDecision(floor)
 	default:
-		d = p.evaluate(ctx, txn, q)
+		d, asked = p.evaluate(ctx, txn, q), true
 	}
 	p.explain(ctx, txn, q, &d)
+	switch {
+	case explained && asked:
+		d.Explanation = p.why(ctx, txn, q, d)
+	case explained:
+		d = unexplained(d)
+	}
 	return d, nil
 }
 
@@ -215,8 +234,9 @@ func (p *prepared) evaluate(ctx context.Context, txn storage.Transaction, q Ques
 	value, _ := results[0].Expressions[0].Value.(ast.Value)
 	d, err := readDecision(value)
 	if err != nil {
-		return Decision{Reasons: []string{ReasonEvaluationError}, Message: err.Error(), trouble: err.Error()}
+		d = Decision{Reasons: []string{ReasonEvaluationError}, Message: err.Error(), trouble: err.Error()}
 	}
+	d.answer = value
 	return d
 }
 

@@ -1,13 +1,16 @@
 package authz
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
+	"github.com/postern-authz/postern/sidecar/authz/explanation"
 	"github.com/postern-authz/postern/sidecar/listener"
 )
 
@@ -35,7 +38,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		listener.WriteError(w, refused)
 		return
 	}
-	d, err := h.engine.Decide(r.Context(), body, token)
+	explain, refused := asksToExplain(r.URL.RawQuery)
+	if refused != nil {
+		listener.WriteError(w, refused)
+		return
+	}
+	d, err := h.decide(r.Context(), body, token, explain)
 	if err != nil {
 		listener.WriteError(w, h.refuse(err))
 		return
@@ -60,11 +68,37 @@ func readToken(r *http.Request) (string, *listener.Error) {
 	return values[0], nil
 }
 
+func (h *Handler) decide(ctx context.Context, body []byte, token string, explain bool) (Decision, error) {
+	if explain {
+		return h.engine.Explain(ctx, body, token)
+	}
+	return h.engine.Decide(ctx, body, token)
+}
+
+// asksToExplain reads the query. Other parameters than explain mean nothing here.
+func asksToExplain(query string) (bool, *listener.Error) {
+	if query == "" {
+		return false, nil
+	}
+	parameters, _ := url.ParseQuery(query) // what can be read of it
+	values, given := parameters["explain"]
+	if !given {
+		return false, nil
+	}
+	if len(values) == 1 && (values[0] == "true" || values[0] == "false") {
+		return values[0] == "true", nil
+	}
+	return false, &listener.Error{Status: http.StatusBadRequest, Code: "malformed_query", Message: "explain: want true or false, once"}
+}
+
 // refuse is the status map of what isn't a decision.
 func (h *Handler) refuse(err error) *listener.Error {
 	var malformed *MalformedError
 	if errors.As(err, &malformed) {
 		return &listener.Error{Status: http.StatusBadRequest, Code: "malformed_question", Message: err.Error()}
+	}
+	if errors.Is(err, ErrExplainNotAllowed) {
+		return &listener.Error{Status: http.StatusForbidden, Code: "explain_not_allowed", Message: err.Error()}
 	}
 	h.failures.Warn("not_ready", "question not answered", "error", err)
 	return &listener.Error{
@@ -82,6 +116,9 @@ func encode(d Decision) ([]byte, Decision) {
 	}
 	d.Allow, d.extra = false, nil
 	d.Reasons, d.Message, d.trouble = []string{ReasonEvaluationError}, err.Error(), err.Error()
+	if d.Explanation != nil {
+		d.Explanation = explanation.Unasked(verdictOf(d), "what the policy answered can't be told as JSON")
+	}
 	answer, _ = d.AppendJSON(nil) // nothing is left of what could fail
 	return answer, d
 }

@@ -1,0 +1,5 @@
+package authz
+
+decision := true if input.action.name
+
+decision := false if input.subject.id

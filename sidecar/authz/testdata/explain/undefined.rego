@@ -1,0 +1,5 @@
+package authz
+
+decision if {
+	input.subject.properties.admin == true
+}

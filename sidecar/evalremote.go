@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/postern-authz/postern/sidecar/authz"
+)
+
+// largestAnswer is more than the answer to a question with an explanation, in bytes.
+const largestAnswer = 4 << 20
+
+// askRemote asks a running sidecar.
+func (c *evalConfig) askRemote(ctx context.Context, body []byte) ([]byte, error) {
+	remote, err := newRemoteCatalog(c.from, c.apiTokenFile)
+	if err != nil {
+		return nil, usagef("--from: %v, got %q", err, c.from)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, remote.base+"/v1/authorize", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if c.explain {
+		request.URL.RawQuery = "explain=true"
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if remote.token != "" {
+		request.Header.Set("Authorization", "Bearer "+remote.token)
+	}
+	if c.accessTokenFile != "" {
+		token, err := readAccessToken(c.accessTokenFile)
+		if err != nil {
+			return nil, usagef("--access-token-file: %v", err)
+		}
+		request.Header.Set(authz.TokenHeader, token)
+	}
+	response, err := remote.client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("--from: %w", err)
+	}
+	answer, err := io.ReadAll(io.LimitReader(response.Body, largestAnswer+1))
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return nil, fmt.Errorf("--from: reading the answer: %w", err)
+	}
+	return c.checkAnswer(response, body, answer)
+}
+
+// checkAnswer returns the answer if it is a decision, and what the sidecar says otherwise.
+func (c *evalConfig) checkAnswer(response *http.Response, body, answer []byte) ([]byte, error) {
+	if len(answer) > largestAnswer {
+		return nil, fmt.Errorf("--from: the answer is larger than %d bytes", largestAnswer)
+	}
+	var told struct {
+		Decision *bool
+		Error    struct{ Code, Message string }
+	}
+	err := json.Unmarshal(answer, &told)
+	switch {
+	case err != nil || told.Error.Code == "" && told.Decision == nil:
+		return nil, fmt.Errorf("--from: want an answer of Postern's decision API, got %s", response.Status)
+	case told.Error.Code == "malformed_question":
+		return nil, c.question.mistake(body, told.Error.Message)
+	case response.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("--from: %s: %s", told.Error.Code, told.Error.Message)
+	}
+	return answer, nil
+}
+
+// readAccessToken reads what can stand in a header.
+func readAccessToken(path string) (string, error) {
+	content, err := readSmallFile(path, largestFollowedFile)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(content))
+	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("%s: want one access token of printable characters, without spaces", path)
+	}
+	return token, nil
+}
