@@ -34,10 +34,12 @@ func TestAuthoringPath(t *testing.T) {
 	environ, top := withStockOPA(t), t.TempDir()
 	at := top
 	all := fencedBlocks(text)
+	followed, shown := 0, 0
 	for i, block := range all {
 		if block.language != "sh" {
 			continue
 		}
+		followed++
 		var output, failure bytes.Buffer
 		command := exec.CommandContext(t.Context(), "sh", "-e", "-c", block.text)
 		command.Dir, command.Env, command.Stdout, command.Stderr = at, environ, &output, &failure
@@ -46,12 +48,16 @@ func TestAuthoringPath(t *testing.T) {
 			at = filepath.Join(top, "acme")
 		}
 		if i+1 < len(all) && all[i+1].language == "text" {
+			shown++
 			if got := took.ReplaceAllString(output.String(), "(…)"); got != all[i+1].text {
 				t.Errorf("%s\ngot\n%s%s\nwant\n%s", block.text, got, failure.String(), all[i+1].text)
 			}
 		} else if err != nil {
 			t.Errorf("%s\n%v\n%s%s", block.text, err, output.String(), failure.String())
 		}
+	}
+	if followed < 7 || shown < 3 {
+		t.Errorf("%d blocks were followed, %d of them with what they print", followed, shown)
 	}
 }
 
@@ -72,6 +78,9 @@ func TestTheReadmeOfANewTree(t *testing.T) {
 		for line := range strings.Lines(block.text) {
 			ran = append(ran, strings.TrimSpace(line))
 		}
+	}
+	if len(ran) < 9 {
+		t.Fatalf("the README has %q", ran)
 	}
 	start := sidecarStarter(t, "--policy="+filepath.Join(directory, "policies"), "--data-dir="+filepath.Join(directory, "postern-data"))
 	for _, line := range ran {

@@ -165,6 +165,10 @@ func TestDeadNames(t *testing.T) {
 		"a function of a name":       "_level(\"data:mange\") := 1\n\np if _level(input.action.name) == 1",
 		"returned":                   "_name(x) := \"data:mange\" if x\n\np if data.scalekit.permissions[_name(true)]",
 		"in a comprehension":         "p := [name | some name in [\"data:mange\"]; name in input.token.claims.permissions]",
+		"a key, for every name":      "_needs := {\"data:mange\": 1}\n\np if every name in input.token.claims.permissions { _needs[name] == 1 }",
+		"equal to a set of sets":     "p if {name | some name in input.token.claims.permissions} & {\"data:read\"} == {\"data:mange\"}",
+		"of a set by rules":          "_held contains name if some name in input.token.claims.permissions\n\np if {\n\tsome name\n\t_held[name]\n\tname == \"data:mange\"\n}",
+		"to a function that says so": "# METADATA\n# scope: document\n# custom:\n#   permission_arguments: [1]\n_put_together(x, name) if lower(name) == x\n\np if _put_together(\"x\", \"data:mange\")",
 		"in an else":                 "p := 1 if input.action.name == \"data:read\"\n\nelse := 2 if input.action.name == \"data:mange\"",
 		"in a map from names":        "_needs := {\"data:read\": [\"data:mange\"]}\n\np if {\n\tsome name in _needs[input.action.name]\n\tname in input.token.claims.permissions\n}",
 	} {

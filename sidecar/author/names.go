@@ -2,7 +2,9 @@ package author
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -76,6 +78,20 @@ const mostRounds = 16
 // followNames finds the texts in rules that stand for permissions, in the order of places.
 func followNames(compiler *ast.Compiler, rules []*ast.Rule) []mention {
 	f := &flow{compiler: compiler, scopes: map[*ast.Rule]scope{}, takes: map[string][]kind{}, kinds: map[visit]kind{}, found: map[string]mention{}}
+	f.follow(rules)
+	if f.takeDeclared() {
+		f.follow(rules)
+	}
+	all := make([]mention, 0, len(f.found))
+	for _, m := range f.found {
+		all = append(all, m)
+	}
+	slices.SortFunc(all, func(a, b mention) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.name, b.name)) })
+	return all
+}
+
+// follow goes through all rules until no argument of a function is found any more.
+func (f *flow) follow(rules []*ast.Rule) {
 	for round := 0; round == 0 || (f.grown && round < mostRounds); round++ {
 		f.grown = false
 		f.seen = map[visit]bool{}
@@ -85,12 +101,35 @@ func followNames(compiler *ast.Compiler, rules []*ast.Rule) []mention {
 			}
 		}
 	}
-	all := make([]mention, 0, len(f.found))
-	for _, m := range f.found {
-		all = append(all, m)
+}
+
+// takeDeclared believes the METADATA of functions, `custom: {permission_arguments: [0]}`, about
+// arguments that nothing was found of. It reports whether there are any.
+func (f *flow) takeDeclared() (found bool) {
+	for _, module := range f.compiler.Modules {
+		for _, annotation := range module.Annotations {
+			declared, _ := annotation.Custom["permission_arguments"].([]any)
+			path := annotation.GetTargetPath()
+			for _, function := range f.compiler.GetRulesExact(path) {
+				for _, place := range declared {
+					i, err := strconv.Atoi(fmt.Sprint(place))
+					if err == nil && i >= 0 && i < len(function.Head.Args) && f.taken(path.String(), i) == 0 {
+						f.takeArgument(function, i, aName|names)
+						found = true
+					}
+				}
+			}
+		}
 	}
-	slices.SortFunc(all, func(a, b mention) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.name, b.name)) })
-	return all
+	return found
+}
+
+// taken is what a function is known to use an argument as.
+func (f *flow) taken(path string, i int) kind {
+	if i < len(f.takes[path]) {
+		return f.takes[path][i]
+	}
+	return 0
 }
 
 func (f *flow) scopeOf(rule *ast.Rule) scope {

@@ -79,6 +79,7 @@ func TestWholeReadsAreWhatStorageIsAsked(t *testing.T) {
 		`p if data.scalekit.sync.count == 2`:                                                                        false,
 		"p if {\n\tsome role in data.scalekit.roles\n\t\"data:read\" in role.permissions\n}":                        false,
 		"_part := \"permissions\"\n\np if data.scalekit[_part][input.action.name]":                                  false,
+		`p if count(data.scalekit.permissions) == 1 with data.scalekit.permissions as {"x": 1}`:                     false,
 		`p if data.scalekit.permissions[_].name == "data:read"`:                                                     true,
 		"p if {\n\tsome name\n\tdata.scalekit.permissions[name]\n\tname in input.subject.properties.permissions\n}": true,
 		`p := {name | data.scalekit.permissions[name]; name in input.subject.properties.permissions}`:               true,
