@@ -111,11 +111,11 @@ func (l *Log) start(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("decision_logs: %w", err)
 	}
-	l.plugin = logs.New(config, l.manager).WithMetrics(l.counts)
-	l.manager.Register(logs.Name, l.plugin)
 	if err := l.observe(o.Meter); err != nil {
 		return err
 	}
+	l.plugin = logs.New(config, l.manager).WithMetrics(l.counts)
+	l.manager.Register(logs.Name, l.plugin) // last: to stop what is registered waits until it was started
 	if err := l.manager.Start(ctx); err != nil {
 		return fmt.Errorf("starting the decision log: %w", err)
 	}
@@ -202,6 +202,14 @@ func (l *Log) log(ctx context.Context, e Entry) error {
 		}
 		info.Input, info.InputAST = &input, e.Input
 	}
+	// One transaction for drop and mask. Begun within the plugin it would be waited for with
+	// the plugin's lock held, which the commit in Use wants while it holds the store's.
+	txn, err := l.manager.Store.NewTransaction(ctx)
+	if err != nil {
+		return fmt.Errorf("beginning to read the policy's data: %w", err)
+	}
+	defer l.manager.Store.Abort(ctx, txn)
+	info.Txn = txn
 	return l.plugin.Log(ctx, info)
 }
 
