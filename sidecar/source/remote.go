@@ -122,7 +122,8 @@ func (r *remote) next(active *candidate) request {
 	return q
 }
 
-// fetchInterruptibly asks for the bundle until refresh is called.
+// fetchInterruptibly asks for the bundle. A request that may be held for long ends when refresh
+// is called.
 func (r *remote) fetchInterruptibly(ctx context.Context, active *candidate) (answer, error) {
 	select {
 	case <-r.wake: // by a refresh whose work this request does
@@ -133,7 +134,11 @@ func (r *remote) fetchInterruptibly(ctx context.Context, active *candidate) (ans
 	interrupt := func(err error) { cancel(err) }
 	r.interrupt.Store(&interrupt)
 	defer r.interrupt.Store(nil)
-	return r.fetch(ctx, r.next(active))
+	q := r.next(active)
+	if q.hold == 0 { // it ends soon, and ends even if refresh is called all the time
+		r.interrupt.Store(nil)
+	}
+	return r.fetch(ctx, q)
 }
 
 // parse makes a candidate of a body, the same one of the same body.
@@ -224,8 +229,8 @@ func (f *Follower) ask(ctx context.Context, o *origin) (unchanged bool, err erro
 			return false, o.place.wrap(err)
 		}
 	}
-	if err := f.offer(ctx, o, c); err != nil {
-		return false, err
+	if err := f.offer(ctx, o, c); err != nil && !(a.unchanged && isTogether(err)) {
+		return false, err // what isn't new isn't to blame for what doesn't go with it
 	}
 	if !a.unchanged {
 		r.etag, r.etagOf = a.etag, c.digest

@@ -281,6 +281,11 @@ func (e *togetherError) Error() string { return e.cause.Error() }
 // Unwrap returns the cause.
 func (e *togetherError) Unwrap() error { return e.cause }
 
+func isTogether(err error) bool {
+	var together *togetherError
+	return errors.As(err, &together)
+}
+
 func asTogether(err error) error {
 	if err == nil {
 		return nil
@@ -332,8 +337,7 @@ func (f *Follower) names() (names []string) {
 func (f *Follower) report(ctx context.Context, o *origin, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var together *togetherError
-	if errors.As(err, &together) {
+	if isTogether(err) {
 		err = nil
 	}
 	before := o.failure
