@@ -24,10 +24,10 @@ func TestWhenADirectoryIsRead(t *testing.T) {
 		}
 	}
 	change()
-	ahead := 10 * time.Second
+	now := time.Unix(0, 0) // of a machine whose clock is far from that of its files
 	var keys *bundle.Verification
 	l := newLocal(must(ParsePlace(dir)), Config{
-		Now: func() time.Time { return time.Now().Add(ahead) }, Verification: func() *bundle.Verification { return keys },
+		Now: func() time.Time { return now }, Verification: func() *bundle.Verification { return keys },
 	})
 	load := func() {
 		t.Helper()
@@ -41,14 +41,21 @@ func TestWhenADirectoryIsRead(t *testing.T) {
 			t.Fatalf("%s: due is %v", what, got)
 		}
 	}
-	load()
+	settle := func() {
+		t.Helper()
+		load()
+		want("a change in the same moment would look the same", true)
+		now = now.Add(settledAfter)
+		load()
+	}
+	settle()
 	want("nothing changed", false)
 	change()
 	want("it has just changed", false)
 	change()
 	want("it changed again", false)
 	want("it is still", true)
-	load()
+	settle()
 	want("it was read", false)
 	for range restlessLooks {
 		change()
@@ -56,17 +63,13 @@ func TestWhenADirectoryIsRead(t *testing.T) {
 	}
 	change()
 	want("it has gone on changing for long", true)
-	ahead = 0
-	load()
-	want("a change in the same moment would look the same", true)
-	ahead = 10 * time.Second
-	load()
+	settle()
 	want("enough time has passed", false)
 	n--
 	change() // to the same size and the same time of modification
 	want("it has just changed", false)
 	want("it is still", true)
-	load()
+	settle()
 	want("it was read", false)
 	keys = new(bundle.Verification)
 	want("the keys changed", true)

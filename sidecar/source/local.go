@@ -35,6 +35,7 @@ type local struct {
 	now          func() time.Time
 
 	seen     signature // at the last look
+	since    time.Time // when that was seen first
 	restless int       // looks in a row that found another signature than the one before
 	read     signature // of what was read last
 	settled  bool      // a later change would have another signature
@@ -52,9 +53,8 @@ func (l *local) due() bool {
 	if l.place.fsys != nil {
 		return false
 	}
-	s, _ := sign(l.place.path)
-	still := s == l.seen
-	l.seen = s
+	s := sign(l.place.path)
+	still := !l.see(s)
 	switch {
 	case l.verifier != l.verification():
 		return true
@@ -68,6 +68,15 @@ func (l *local) due() bool {
 	return false
 }
 
+// see notes what a look found, and reports whether it is another signature.
+func (l *local) see(s signature) bool {
+	if s == l.seen {
+		return false
+	}
+	l.seen, l.since = s, l.now()
+	return true
+}
+
 // load reads what is there now, from one generation of it.
 func (l *local) load(ctx context.Context) (*candidate, error) {
 	l.verifier = l.verification()
@@ -76,14 +85,13 @@ func (l *local) load(ctx context.Context) (*candidate, error) {
 		return &candidate{bundle: b, digest: l.place.name}, err
 	}
 	for range mostReads {
-		before, newest := sign(l.place.path)
+		l.see(sign(l.place.path))
+		settled := l.now().Sub(l.since) >= settledAfter
 		c, err := l.readOnce(ctx)
-		after, _ := sign(l.place.path)
-		if before != after {
+		if l.see(sign(l.place.path)) {
 			continue
 		}
-		l.seen, l.read, l.restless = before, before, 0
-		l.settled = l.now().Sub(newest) >= settledAfter
+		l.read, l.settled, l.restless = l.seen, settled, 0
 		return c, err
 	}
 	l.read, l.settled = signature{}, false

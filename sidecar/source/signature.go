@@ -22,8 +22,8 @@ const (
 // configMapLink is what Kubernetes swaps when a ConfigMap or a Secret changes.
 const configMapLink = "..data"
 
-// settledAfter is how old a change must be until a later one can't have the same times: some
-// file systems count in whole seconds.
+// settledAfter is how long ago a change must have been seen until a later one can't have the same
+// times: some file systems count in whole seconds, and by another clock than this machine's.
 const settledAfter = 2 * time.Second
 
 // signature is what can be seen of files without reading them.
@@ -31,17 +31,16 @@ type signature [sha256.Size]byte
 
 // sign looks at a file, or at a directory and all that is visible in it, through symbolic
 // links: so it sees an editor's write, a rename over a file, and the swap of ..data by which
-// a Kubernetes ConfigMap changes. newest is the latest change of anything in it.
-func sign(path string) (s signature, newest time.Time) {
+// a Kubernetes ConfigMap changes.
+func sign(path string) signature {
 	l := &look{digest: sha256.New()}
 	l.at(path, 0)
-	return signature(l.digest.Sum(nil)), l.newest
+	return signature(l.digest.Sum(nil))
 }
 
 type look struct {
 	digest  hash.Hash
 	entries int
-	newest  time.Time
 }
 
 func (l *look) at(path string, depth int) {
@@ -65,9 +64,6 @@ func (l *look) note(path string, info fs.FileInfo) {
 			changed = at // which nobody can set back, unlike the other
 		}
 	}
-	if changed.After(l.newest) {
-		l.newest = changed
-	}
 	fmt.Fprintf(l.digest, "%q %v %d %d %d %d\n", path, info.Mode(), info.Size(), changed.UnixNano(), device, inode)
 }
 
@@ -83,7 +79,7 @@ func (l *look) in(directory string, depth int) {
 				l.note(filepath.Join(directory, name), info)
 			}
 		}
-		if strings.HasPrefix(name, ".") && name != ".manifest" && name != ".signatures.json" {
+		if strings.HasPrefix(name, ".") && name != ".manifest" && name != ".manifest.pb" && name != ".signatures.json" {
 			continue // as the reader does; the history of a repository can be long
 		}
 		if l.entries++; l.entries > mostEntries {
