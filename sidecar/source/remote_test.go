@@ -82,16 +82,27 @@ func TestLongPollingThatIsNone(t *testing.T) {
 }
 
 // What can't be kept is used all the same, and told.
+// A disk that takes nothing keeps no policy out, and what it didn't take is kept later.
 func TestDiskThatCantBeWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "")
-	s := newScene(t, source.Config{Keep: filepath.Join(file, "policies")}, serve(t, policy(t, "1")).URL).start()
+	c, server := source.Config{Keep: filepath.Join(file, "policies")}, serve(t, policy(t, "1"))
+	s := newScene(t, c, server.URL).start()
 	s.round()
+	s.again()
 	s.wantUsed("1")
 	s.wantFailure("")
-	if !strings.Contains(s.log.String(), "could not be kept") {
-		t.Errorf("the log says\n%s", s.log)
+	if n := strings.Count(s.log.String(), "could not be kept"); n != 1 {
+		t.Errorf("it is told %d times:\n%s", n, s.log)
 	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	s.again()
+	server.fail(http.StatusBadGateway)
+	offline := newScene(t, c, server.URL).start()
+	offline.round()
+	offline.wantUsed("1")
 }
 
 // Keys that change are used for what is there already.

@@ -92,7 +92,9 @@ type origin struct {
 type candidate struct {
 	bundle *bundle.Bundle
 	digest string // of the bytes that it was read from
-	kept   *kept  // what is to be kept on disk; nil: nothing, or it is already; changed with the turn alone
+	// Changed with the turn alone.
+	kept   *kept // what is to be kept on disk; nil: nothing, or it is already
+	unkept bool  // it was tried in vain
 }
 
 // New checks the configuration. It reads nothing yet.
@@ -255,6 +257,7 @@ func (f *Follower) use(ctx context.Context) error {
 		bundles[i] = newest[i].bundle
 	}
 	if slices.Equal(newest, f.attempted) {
+		f.keepAll()
 		return asTogether(f.failure)
 	}
 	joined, err := bundle.Join(bundles)
@@ -265,9 +268,8 @@ func (f *Follower) use(ctx context.Context) error {
 		return err // the end of the process is no verdict
 	}
 	f.attempted = newest
-	for _, o := range f.settle(ctx, joined, err) {
-		f.keep(o)
-	}
+	f.settle(ctx, joined, err)
+	f.keepAll()
 	return asTogether(err)
 }
 
@@ -293,36 +295,45 @@ func asTogether(err error) error {
 	return &togetherError{err}
 }
 
-// settle notes and tells what became of the newest candidates. It returns the origins whose
-// download is to be kept.
-func (f *Follower) settle(ctx context.Context, joined *bundle.Bundle, err error) (keep []*origin) {
+// settle notes and tells what became of the newest candidates.
+func (f *Follower) settle(ctx context.Context, joined *bundle.Bundle, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.failure = err
 	if err != nil {
 		f.metrics.count(ctx, outcomeInvalid)
 		f.config.Logger.Error(f.refusal(), "policy", f.names(), "error", err)
-		return nil
+		return
 	}
 	f.used, f.success = true, f.config.Now()
 	f.metrics.count(ctx, outcomeOK)
 	f.config.Logger.Info("policy loaded", "policy", f.names(), "policy_revision", joined.Revision())
 	for _, o := range f.origins {
-		changed := o.active != o.newest
 		o.active = o.newest
-		if changed && o.active.kept != nil {
-			keep = append(keep, o)
-		}
 	}
-	return keep
 }
 
-// keep writes the download in use to disk, and forgets its bytes. It wants the turn.
-func (f *Follower) keep(o *origin) {
-	if err := o.remote.store.save(o.active.kept); err != nil {
-		f.config.Logger.Warn("the policy bundle is in use, but could not be kept for a start without its server", "source", o.place.name, "error", err)
+// keepAll writes the downloads in use to disk that aren't there yet. It wants the turn.
+func (f *Follower) keepAll() {
+	for _, o := range f.origins {
+		if o.active != nil && o.active.kept != nil {
+			f.keep(o)
+		}
 	}
-	o.active.kept = nil
+}
+
+// keep writes the download in use to disk, and forgets its bytes. What a full disk didn't take is
+// tried again with the next answer of the server, and told once.
+func (f *Follower) keep(o *origin) {
+	c := o.active
+	if err := o.remote.store.save(c.kept); err != nil {
+		if !c.unkept {
+			f.config.Logger.Warn("the policy bundle is in use, but could not be kept for a start without its server; it is tried again", "source", o.place.name, "error", err)
+		}
+		c.unkept = true
+		return
+	}
+	c.kept = nil
 }
 
 func (f *Follower) names() (names []string) {
