@@ -229,7 +229,7 @@ func (f *Follower) ask(ctx context.Context, o *origin) (unchanged bool, err erro
 			return false, o.place.wrap(err)
 		}
 	}
-	if err := f.offer(ctx, o, c); err != nil && !(a.unchanged && isTogether(err)) {
+	if err := f.offer(ctx, o, c); err != nil && (!a.unchanged || !isTogether(err)) {
 		return false, err // what isn't new isn't to blame for what doesn't go with it
 	}
 	if !a.unchanged {
