@@ -223,6 +223,15 @@ func (l *Log) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.New("decisions were still queued for the decision log")
 	}
-	l.manager.Stop(ctx)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		l.manager.Stop(ctx)
+	}()
+	select {
+	case <-stopped:
+	case <-ctx.Done(): // an upload that was under way before goes on until its own time is over
+		l.failures.Warn("close", "the decision log ends before its service has taken all decisions")
+	}
 	return err
 }
