@@ -5,8 +5,8 @@
 //
 //   - A decision never waits for its log: what doesn't fit into a bounded queue is dropped
 //     and counted.
-//   - What a policy's system.log.mask and system.log.drop say holds. Where they can't be
-//     evaluated, the decision isn't logged.
+//   - What the newest policy's system.log.mask and system.log.drop say holds, also for what is
+//     still queued of an earlier one. Where they can't be evaluated, the decision isn't logged.
 //   - The plugin manager that OPA's plugin needs holds nothing else: no bundles, no
 //     discovery, no runtime information, and a store with the policy's own data alone.
 //
