@@ -69,9 +69,9 @@ type Log struct {
 	plugin   *logs.Plugin
 	failures *listener.FailureLog
 	queue    chan queued
-	bytes    atomic.Int64 // in the queue
-	dropped  atomic.Int64 // that didn't fit into it
-	failed   atomic.Int64 // that OPA's plugin refused
+	bytes    atomic.Int64  // in the queue
+	dropped  atomic.Int64  // that didn't fit into it
+	failed   *atomic.Int64 // that OPA's plugin refused
 	counts   metrics.Metrics
 	closing  chan struct{} // closed by Close
 	done     chan struct{} // closed when the queue was drained after that
@@ -89,13 +89,14 @@ func New(ctx context.Context, o Options) (*Log, error) {
 		return nil, fmt.Errorf("services: %w", err)
 	}
 	failures := listener.NewFailureLog(o.Logger, time.Now)
-	sink := opaLogger{failures: failures}
+	refused := new(atomic.Int64)
+	sink := opaLogger{failures: failures, lost: refused}
 	manager, err := plugins.New(config, o.ID, inmem.New(), plugins.Logger(sink), plugins.ConsoleLogger(sink))
 	if err != nil {
 		return nil, fmt.Errorf("services: %w", err)
 	}
 	l := &Log{
-		manager: manager, failures: failures, counts: metrics.New(),
+		manager: manager, failures: failures, failed: refused, counts: metrics.New(),
 		queue: make(chan queued, mostQueued), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := l.start(ctx, o); err != nil {

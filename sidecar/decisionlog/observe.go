@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/open-policy-agent/opa/v1/logging"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -19,6 +20,12 @@ import (
 const (
 	metricDropped  = "postern.decision_log.dropped"
 	attributeCause = "cause"
+)
+
+// Lines of OPA's plugin for an entry that it leaves out (plugins/logs, Log).
+const (
+	dropFailed = "Log drop decision failed: %v."
+	maskFailed = "Log event masking failed: %v."
 )
 
 // opaDrops are OPA's own counters of what its plugin drops (plugins/logs), and what that
@@ -63,6 +70,7 @@ func (l *Log) drops() map[string]int64 {
 // with each decision or upload, so that their repetition is limited, by the format.
 type opaLogger struct {
 	failures *listener.FailureLog
+	lost     *atomic.Int64 // entries that OPA's plugin left out and tells of in its log alone
 	fields   []any
 }
 
@@ -74,6 +82,9 @@ func (opaLogger) Info(string, ...any) {}
 
 // Error writes the line.
 func (l opaLogger) Error(format string, a ...any) {
+	if format == dropFailed || format == maskFailed {
+		l.lost.Add(1)
+	}
 	for i, argument := range a {
 		a[i] = withoutValues(argument)
 	}
@@ -89,7 +100,7 @@ func (l opaLogger) WithFields(fields map[string]any) logging.Logger {
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
 		all = append(all, key, fields[key])
 	}
-	return opaLogger{l.failures, all}
+	return opaLogger{l.failures, l.lost, all}
 }
 
 // GetLevel says that nothing below warnings is wanted.
