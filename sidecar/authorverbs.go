@@ -99,7 +99,7 @@ func (c *checkConfig) run(ctx context.Context, args []string, std streams) error
 	}
 	mistakes, warnings := author.Count(findings, author.LevelError), author.Count(findings, author.LevelWarning)
 	if mistakes > 0 || (warnings > 0 && c.failOn == "warning") {
-		return fmt.Errorf("check: %d errors, %d warnings", mistakes, warnings)
+		return fmt.Errorf("check: %s, %s", counted(mistakes, "error"), counted(warnings, "warning"))
 	}
 	return nil
 }

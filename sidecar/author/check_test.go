@@ -91,10 +91,10 @@ func TestCheckFindsMistakes(t *testing.T) {
 			[]string{`data.scalekit has no "permissionz"; did you mean "permissions"?;;[schema]`},
 		},
 		"typos in records of the catalog": {
-			map[string]string{"a.rego": "package a\n\np if data.scalekit.permissions[input.action.name].descripton == \"\"\n\nq if {\n\tsome name in input.subject.properties.permissions\n\tlive := data.scalekit.permissions[name]\n\tlive.ID != \"\"\n}\n\nr if data.scalekit.deleted[input.action.name].at\n\ns := data.scalekit.roles.admin.permission\n\nt if data.scalekit.permissions[input.action.name].source == \"webhook\""},
+			map[string]string{"a.rego": "package a\n\np if data.scalekit.permissions[input.action.name].create_at == \"\"\n\nq if {\n\tsome name in input.subject.properties.permissions\n\tlive := data.scalekit.permissions[name]\n\tlive.ID != \"\"\n}\n\nr if data.scalekit.deleted[input.action.name].at\n\ns := data.scalekit.roles.admin.permission\n\nt if data.scalekit.permissions[input.action.name].source == \"webhook\""},
 			author.Check{},
 			[]string{
-				`a.rego:3:6: error: data.scalekit.permissions[name].descripton is never there: data.scalekit.permissions[name] has no "descripton"; did you mean "description"?; it has created_at, description, event_id, id, name, source, updated_at [schema]`,
+				`a.rego:3:6: error: data.scalekit.permissions[name].create_at is never there: data.scalekit.permissions[name] has no "create_at"; did you mean "created_at"?; it has created_at, description, event_id, id, name, source, updated_at [schema]`,
 				`a.rego:8:2: ;;has no "ID"`, `a.rego:11:6: ;;has no "at"; it has deleted_at, event_id, id [schema]`, `a.rego:13:6: ;;data.scalekit.roles[name] has no "permission"; did you mean "permissions"?`,
 			},
 		},

@@ -17,7 +17,7 @@ import (
 const recordAt = 4
 
 // strayFields finds references to what no record of the catalog has, such as
-// data.scalekit.permissions[name].descripton. OPA's type checker passes over the schema of an
+// data.scalekit.permissions[name].create_at. OPA's type checker passes over the schema of an
 // object's additionalProperties, and so over records.
 func strayFields(compiler *ast.Compiler, rules []*ast.Rule, schemas fs.FS) (found []Finding, err error) {
 	fields, err := recordFields(schemas)

@@ -45,6 +45,9 @@ type MistakesError struct{ Findings []Finding }
 
 // Error counts the mistakes.
 func (e *MistakesError) Error() string {
+	if len(e.Findings) == 1 {
+		return "the policies can't be used: 1 mistake"
+	}
 	return fmt.Sprintf("the policies can't be used: %d mistakes", len(e.Findings))
 }
 
