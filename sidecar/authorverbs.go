@@ -217,6 +217,8 @@ func (c *testConfig) run(ctx context.Context, args []string, std streams) error 
 		return errors.Join(fmt.Errorf("test: %w", err), author.WriteText(std.stderr, unusable.Findings))
 	case errors.Is(err, author.ErrPath):
 		return usagef("test: %v", err)
+	case errors.Is(err, author.ErrCatalog): // no METADATA says so
+		return usagef("test: --catalog: %v", err)
 	case errors.Is(err, author.ErrNoTests) && c.only != "":
 		return fmt.Errorf("test: %w: none matches --run %q", err, c.only)
 	case err != nil:
