@@ -102,7 +102,7 @@ func (c Check) deadNames(ctx context.Context, mentions []mention, said map[strin
 			return nil, fmt.Errorf("asking for the permission %q: %w", m.name, err)
 		case deleted && m.deletion:
 		case deleted:
-			found = append(found, at(m.at, LevelError, RuleDeleted, "the permission %q was deleted: nobody has it any more", m.name))
+			found = append(found, at(m.at, LevelError, RuleDeleted, "the permission %q was deleted: nobody has it anymore", m.name))
 		default:
 			found = append(found, at(m.at, LevelError, RuleUnknown, "the catalog has no permission %q%s", m.name, didYouMean(m.name, c.Catalog.Live)))
 		}

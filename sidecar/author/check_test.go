@@ -202,7 +202,7 @@ r if data.scalekit.permissions["nothing like it"]
 s if data.scalekit.deleted["nothing like it"]
 `, "a_test.rego": "package a_test\n\ntest_p if not data.scalekit.permissions[\"no:such\"]\n"})
 	wantLines(t, check(t, author.Check{Catalog: known()}),
-		`a.rego:3:32: error: the permission "data:erase" was deleted: nobody has it any more [deleted-permission]`,
+		`a.rego:3:32: error: the permission "data:erase" was deleted: nobody has it anymore [deleted-permission]`,
 		`a.rego:7:32: error: the catalog has no permission "nothing like it" [unknown-permission]`,
 		`a.rego:9:28: error: the catalog has no permission "nothing like it" [unknown-permission]`)
 }
