@@ -110,6 +110,10 @@ func TestCheckFindsMistakes(t *testing.T) {
 		"tests may say anything": {
 			map[string]string{"a.rego": "package a\n\np := 1", "a_test.rego": "package a_test\n\nimport data.a\n\ntest_p if a.p == 1 with input.anything as 1"}, author.Check{}, nil,
 		},
+		"the library, left out": {
+			map[string]string{"a.rego": "package a\n\nimport data.lib.permissions\n\np if permissions.holds(\"data:read\")"}, author.Check{},
+			[]string{"a.rego:5:6: error: undefined function data.lib.permissions.holds; Postern's library isn't built in: name its directory, policies/lib, beside these policies [compile]"},
+		},
 		"a builtin": {
 			map[string]string{"a.rego": "package a\n\np := http.send({})"}, author.Check{}, []string{"a.rego:3:;;--allow-builtin http.send;;[builtin]"},
 		},
@@ -226,6 +230,7 @@ func TestNoFalseNames(t *testing.T) {
 
 decision := {"decision": true, "reasons": {"granted"}} if {
 	input.action.name == "data:read"
+	input.action.name != ""
 	input.resource.type == "dataset"
 	data.scalekit.sync.state in {"fresh", "unverified"}
 	input.subject.properties.department in ["finance", "legal"]

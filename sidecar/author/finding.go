@@ -161,6 +161,9 @@ func mistake(err *ast.Error) Finding {
 	if err.Details != nil && rule != RuleParse { // of a parse error it is the line, and a mark below
 		message += ": " + strings.Join(strings.Fields(strings.Join(err.Details.Lines(), " ")), " ")
 	}
+	if strings.HasPrefix(message, "undefined function data.lib.") {
+		message += "; Postern's library isn't built in: name its directory, policies/lib, beside these policies"
+	}
 	return at(err.Location, LevelError, rule, "%s", message)
 }
 

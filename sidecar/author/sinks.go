@@ -14,7 +14,7 @@ func (f *flow) sink(term *ast.Term, k kind, s scope) {
 	f.seen[visit{term, s.rule, k}] = true
 	switch value := term.Value.(type) {
 	case ast.String:
-		if k&aName != 0 {
+		if k&aName != 0 && value != "" { // which asks whether there is a name
 			f.mention(string(value), term.Location, k, s)
 		}
 	case ast.Var:
