@@ -111,7 +111,8 @@ func TestCheckFindsMistakes(t *testing.T) {
 			map[string]string{"a.rego": "package a\n\np := 1", "a_test.rego": "package a_test\n\nimport data.a\n\ntest_p if a.p == 1 with input.anything as 1"}, author.Check{}, nil,
 		},
 		"the library, left out": {
-			map[string]string{"a.rego": "package a\n\nimport data.lib.permissions\n\np if permissions.holds(\"data:read\")"}, author.Check{},
+			map[string]string{"a.rego": "package a\n\nimport data.lib.permissions\n\np if permissions.holds(\"data:read\")"},
+			author.Check{},
 			[]string{"a.rego:5:6: error: undefined function data.lib.permissions.holds; Postern's library isn't built in: name its directory, policies/lib, beside these policies [compile]"},
 		},
 		"a builtin": {
@@ -122,6 +123,11 @@ func TestCheckFindsMistakes(t *testing.T) {
 		},
 		"no decision": {
 			map[string]string{"a.rego": "package authz\n\ndesicion := true"}, author.Check{Decision: "authz/decision"}, []string{`error: there is no rule "authz/decision" (--decision); there is authz/desicion [decision]`},
+		},
+		"data": {
+			map[string]string{"a.rego": "package a\n\np := 1", "b/data.json": "{\n x}"},
+			author.Check{Source: author.Source{Paths: []string{"."}}},
+			[]string{"b/data.json:2: error: want JSON: invalid character 'x' looking for beginning of object key string [load]"},
 		},
 		"no policies": {map[string]string{"a.txt": ""}, author.Check{}, []string{"error: want .rego files;;[load]"}},
 		"WebAssembly": {map[string]string{"a.rego": "package a\n", "p.wasm": ""}, author.Check{}, []string{"error: p.wasm: this is WebAssembly;;[load]"}},
