@@ -27,7 +27,9 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"regexp"
 	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -160,13 +162,22 @@ func withAllParseErrors(first error, files []file, name string) error {
 	return joined(all)
 }
 
-// withLine adds the line to an error of a JSON file, which OPA's reader doesn't tell; that of
-// a YAML file has it.
+// withLine makes an error of a data file begin with its place. OPA's reader doesn't tell the line
+// of JSON, and that of YAML where no editor finds it.
 func withLine(err error, files []file, name string) error {
 	for _, f := range files {
-		if path.Base(f.name) == "data.json" && !json.Valid(f.content) {
-			return fmt.Errorf("%s: want JSON: %w", at(name, f), err)
+		_, reason, told := strings.Cut(err.Error(), "bundle load failed on "+display(name, f.name)+": ")
+		if !told {
+			continue
 		}
+		if path.Base(f.name) == "data.json" {
+			return fmt.Errorf("%s: want JSON: %s", at(name, f), reason)
+		}
+		place := display(name, f.name)
+		if line := regexp.MustCompile(`^yaml: line (\d+): (.*)$`).FindStringSubmatch(reason); line != nil {
+			place, reason = place+":"+line[1], line[2]
+		}
+		return fmt.Errorf("%s: want YAML: %s", place, reason)
 	}
 	return err
 }

@@ -99,7 +99,7 @@ func (c *checkConfig) run(ctx context.Context, args []string, std streams) error
 	}
 	mistakes, warnings := author.Count(findings, author.LevelError), author.Count(findings, author.LevelWarning)
 	if mistakes > 0 || (warnings > 0 && c.failOn == "warning") {
-		return fmt.Errorf("check: %d errors, %d warnings", mistakes, warnings)
+		return fmt.Errorf("check: %s, %s", counted(mistakes, "error"), counted(warnings, "warning"))
 	}
 	return nil
 }
@@ -217,6 +217,8 @@ func (c *testConfig) run(ctx context.Context, args []string, std streams) error 
 		return errors.Join(fmt.Errorf("test: %w", err), author.WriteText(std.stderr, unusable.Findings))
 	case errors.Is(err, author.ErrPath):
 		return usagef("test: %v", err)
+	case errors.Is(err, author.ErrCatalog): // no METADATA says so
+		return usagef("test: --catalog: %v", err)
 	case errors.Is(err, author.ErrNoTests) && c.only != "":
 		return fmt.Errorf("test: %w: none matches --run %q", err, c.only)
 	case err != nil:

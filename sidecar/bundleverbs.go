@@ -65,7 +65,7 @@ func (c *bundleConfig) signSettings() []setting {
 		},
 		{
 			name: "signing-key-id", set: text(&c.signingKeyID),
-			help: "id of the key, for who verifies with several",
+			help: "id of the key, for whoever verifies with several",
 		},
 		{
 			name: "signing-scope", set: text(&c.signingScope),

@@ -123,7 +123,7 @@ func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
 	}
 	answer, err := ask(ctx, body)
 	if err != nil {
-		return err
+		return usagef("%v", err) // a status of 1 says that there is a decision, a deny
 	}
 	var told struct {
 		Decision bool

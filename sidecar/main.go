@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,32 +220,42 @@ func findVerb(verbs []verb, args []string) (verb, []string, error) {
 		}
 	}
 	called := args[:1]
-	names := make([]string, 0, len(verbs))
+	names, below := make([]string, 0, len(verbs)), []string(nil)
 	for _, v := range verbs {
 		names = append(names, v.name)
 		if first, _, two := strings.Cut(v.name, " "); two && first == args[0] {
+			below = append(below, v.name)
 			called = args[:min(2, len(args))]
 		}
 	}
 	got := strings.Join(called, " ")
-	return verb{}, nil, usagef("unknown verb %.40q%s; see `postern help`", got, didYouMean("", got, names))
+	meant := didYouMean("", got, names)
+	if meant == "" && len(below) > 0 {
+		meant = "; there is " + strings.Join(below, ", ")
+	}
+	return verb{}, nil, usagef("unknown verb %.40q%s; see `postern help`", got, meant)
 }
 
 // checkCount compares the number of arguments with those in the table.
 func (v verb) checkCount(got int) error {
-	words := strings.Fields(v.arguments)
-	least, want := len(words), fmt.Sprint(len(words))
+	least := len(strings.Fields(v.arguments))
 	if strings.HasSuffix(v.arguments, "…]") {
 		least--
 	}
 	many := strings.Contains(v.arguments, "…")
-	if many {
-		want = fmt.Sprintf("at least %d", least)
-	}
 	if got < least || got > least && !many {
-		return usagef("%s: want %s arguments behind the flags, got %d; see `postern help %s`", v.name, want, got, v.name)
+		return usagef("%s: want %s, got %s; see `postern help %s`",
+			v.name, cmp.Or(v.arguments, "nothing beside flags"), counted(got, "argument"), v.name)
 	}
 	return nil
+}
+
+// counted is a number of things in words, such as 1 error, 2 errors.
+func counted(count int, thing string) string {
+	if count == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", count, thing)
 }
 
 // help prints the table, or with `help VERB` one row of it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -59,7 +60,11 @@ func (c Check) Run(ctx context.Context) ([]Finding, error) {
 		}
 	}
 	rules := rulesOf(policy.Compiler)
-	findings = append(findings, wholeReads(rules)...)
+	stray, err := strayFields(policy.Compiler, rules, c.Schemas)
+	if err != nil {
+		return nil, err
+	}
+	findings = append(append(findings, stray...), wholeReads(rules)...)
 	if c.Catalog != nil {
 		dead, err := c.deadNames(ctx, followNames(policy.Compiler, rules), literals(loaded.Modules(), policy.Data))
 		if err != nil {
@@ -97,7 +102,7 @@ func (c Check) deadNames(ctx context.Context, mentions []mention, said map[strin
 			return nil, fmt.Errorf("asking for the permission %q: %w", m.name, err)
 		case deleted && m.deletion:
 		case deleted:
-			found = append(found, at(m.at, LevelError, RuleDeleted, "the permission %q was deleted: nobody has it any more", m.name))
+			found = append(found, at(m.at, LevelError, RuleDeleted, "the permission %q was deleted: nobody has it anymore", m.name))
 		default:
 			found = append(found, at(m.at, LevelError, RuleUnknown, "the catalog has no permission %q%s", m.name, didYouMean(m.name, c.Catalog.Live)))
 		}
@@ -147,13 +152,12 @@ func collectTexts(value any, said map[string]bool) {
 	}
 }
 
-// didYouMean returns a half sentence that names what is near to got, or nothing. A third of
-// a name may be other than was meant.
+// didYouMean returns a half sentence that names what is near to got, or nothing.
 func didYouMean(got string, known []string) string {
-	nearest, distance := "", max(1, len(got)/3)+1
+	nearest, distance := "", 0
 	for _, name := range known {
 		d := levenshtein.ComputeDistance(got, name)
-		if d < distance || (d == distance && nearest != "" && name < nearest) {
+		if d <= mostEdits(got, name) && (nearest == "" || d < distance || (d == distance && name < nearest)) {
 			nearest, distance = name, d
 		}
 	}
@@ -161,4 +165,17 @@ func didYouMean(got string, known []string) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", nearest)
+}
+
+// mostEdits is how much of got may be other than name: a third, or of two names with the same
+// beginning, such as invoices:, half of what follows, rounded up. Their beginning alone doesn't make them near.
+func mostEdits(got, name string) int {
+	same := 0
+	for same < min(len(got), len(name)) && got[same] == name[same] {
+		same++
+	}
+	if i := strings.LastIndexAny(got[:same], ":./-_"); i >= 0 {
+		return (len(got) - i) / 2
+	}
+	return max(1, len(got)/3)
 }

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -119,7 +121,7 @@ func Count(findings []Finding, level Level) (count int) {
 func mistakes(err error) (found []Finding) {
 	list, ok := bundle.Mistakes(err)
 	if !ok {
-		return []Finding{at(nil, LevelError, ruleOf(err), "%s", withoutStage(err.Error()))}
+		return []Finding{placed(at(nil, LevelError, ruleOf(err), "%s", withoutStage(err.Error())))}
 	}
 	for i, one := range list {
 		if last := i + 1; last < len(list) && one.Code == ast.ParseErr && one.Location.Equal(list[last].Location) {
@@ -128,6 +130,20 @@ func mistakes(err error) (found []Finding) {
 		found = append(found, mistake(one))
 	}
 	return found
+}
+
+// placed takes the place that a message begins with, file:line, out of it.
+func placed(f Finding) Finding {
+	begin := regexp.MustCompile(`(?s)^([^\n]+?):(\d+): (.*)$`).FindStringSubmatch(f.Message)
+	if begin == nil {
+		return f
+	}
+	line, err := strconv.Atoi(begin[2])
+	if err != nil {
+		return f
+	}
+	f.File, f.Line, f.Message = begin[1], line, begin[3]
+	return f
 }
 
 // ruleOf tells what an error without a place is about.
@@ -160,6 +176,9 @@ func mistake(err *ast.Error) Finding {
 	message := strings.Join(strings.Fields(err.Message), " ")
 	if err.Details != nil && rule != RuleParse { // of a parse error it is the line, and a mark below
 		message += ": " + strings.Join(strings.Fields(strings.Join(err.Details.Lines(), " ")), " ")
+	}
+	if strings.HasPrefix(message, "undefined function data.lib.") {
+		message += "; Postern's library isn't built in: name its directory, policies/lib, beside these policies"
 	}
 	return at(err.Location, LevelError, rule, "%s", message)
 }

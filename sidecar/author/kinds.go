@@ -114,10 +114,11 @@ func (f *flow) kindOfReference(ref ast.Ref, s scope) kind {
 	if ref.HasPrefix(ast.DefaultRootRef) {
 		return f.kindBelowRule(ref)
 	}
+	k := f.told[use{ref.String(), s.rule}]
 	if !ref.HasPrefix(ast.InputRootRef) && len(ref) == 2 {
-		return elementKind(f.kindOf(ref[0], s))
+		k |= elementKind(f.kindOf(ref[0], s))
 	}
-	return 0
+	return k
 }
 
 // heldEnd returns where the part of a reference ends that is a list of the permissions that

@@ -37,9 +37,10 @@ type flow struct {
 	compiler *ast.Compiler
 	scopes   map[*ast.Rule]scope
 	takes    map[string][]kind // of a function by its path: what each argument is used as
-	grown    bool              // takes grew since it was last looked at
+	grown    bool              // takes or told grew since they were last looked at
 	seen     map[visit]bool
 	kinds    map[visit]kind     // of the terms that were asked for
+	told     map[use]kind       // of references into the question or a variable: what their rule uses them as
 	found    map[string]mention // by place and name
 }
 
@@ -71,13 +72,19 @@ type visit struct {
 	kind kind
 }
 
+// use is a reference in a rule, as it is written.
+type use struct {
+	ref  string
+	rule *ast.Rule
+}
+
 // mostRounds bounds how often arguments of functions are followed into their callers: as many
 // functions may call each other.
 const mostRounds = 16
 
 // followNames finds the texts in rules that stand for permissions, in the order of places.
 func followNames(compiler *ast.Compiler, rules []*ast.Rule) []mention {
-	f := &flow{compiler: compiler, scopes: map[*ast.Rule]scope{}, takes: map[string][]kind{}, kinds: map[visit]kind{}, found: map[string]mention{}}
+	f := &flow{compiler: compiler, scopes: map[*ast.Rule]scope{}, takes: map[string][]kind{}, told: map[use]kind{}, found: map[string]mention{}}
 	f.follow(rules)
 	if f.takeDeclared() {
 		f.follow(rules)
@@ -94,7 +101,7 @@ func followNames(compiler *ast.Compiler, rules []*ast.Rule) []mention {
 func (f *flow) follow(rules []*ast.Rule) {
 	for round := 0; round == 0 || (f.grown && round < mostRounds); round++ {
 		f.grown = false
-		f.seen = map[visit]bool{}
+		f.seen, f.kinds = map[visit]bool{}, map[visit]kind{}
 		for _, rule := range rules {
 			for ; rule != nil; rule = rule.Else {
 				f.rule(f.scopeOf(rule))

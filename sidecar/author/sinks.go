@@ -14,7 +14,7 @@ func (f *flow) sink(term *ast.Term, k kind, s scope) {
 	f.seen[visit{term, s.rule, k}] = true
 	switch value := term.Value.(type) {
 	case ast.String:
-		if k&aName != 0 {
+		if k&aName != 0 && value != "" { // which asks whether there is a name
 			f.mention(string(value), term.Location, k, s)
 		}
 	case ast.Var:
@@ -131,7 +131,12 @@ func (f *flow) sinkResult(call ast.Call, k kind) {
 
 // sinkReference takes a value below a rule, or below a variable.
 func (f *flow) sinkReference(ref ast.Ref, k kind, s scope) {
-	if _, ok := ref[0].Value.(ast.Var); ok && !ref.HasPrefix(ast.DefaultRootRef) && !ref.HasPrefix(ast.InputRootRef) {
+	if ref.HasPrefix(ast.InputRootRef) {
+		f.tell(ref, k, s)
+		return
+	}
+	if _, ok := ref[0].Value.(ast.Var); ok && !ref.HasPrefix(ast.DefaultRootRef) {
+		f.tell(ref, k, s)
 		f.sinkBelow(ref[0], ref[1:], k, s)
 		return
 	}
@@ -146,6 +151,15 @@ func (f *flow) sinkReference(ref ast.Ref, k kind, s scope) {
 				f.sinkRule(rule, asNames(k, names))
 			}
 		}
+	}
+}
+
+// tell notes that a rule uses a reference for what k says, so that other conditions of the rule
+// on the same reference are about names, too.
+func (f *flow) tell(ref ast.Ref, k kind, s scope) {
+	at := use{ref.String(), s.rule}
+	if grown := f.told[at] | k&(aName|names); grown != f.told[at] {
+		f.told[at], f.grown = grown, true
 	}
 }
 

@@ -45,6 +45,9 @@ type MistakesError struct{ Findings []Finding }
 
 // Error counts the mistakes.
 func (e *MistakesError) Error() string {
+	if len(e.Findings) == 1 {
+		return "the policies can't be used: 1 mistake"
+	}
 	return fmt.Sprintf("the policies can't be used: %d mistakes", len(e.Findings))
 }
 
@@ -75,7 +78,10 @@ func (c Test) Run(ctx context.Context) (*Report, error) {
 		r.coverage = cover.New()
 	}
 	for _, file := range slices.Sorted(maps.Keys(groups)) {
-		if err := r.group(ctx, file, groups[file]); err != nil {
+		if err := r.group(ctx, file, groups[file].packages); err != nil {
+			if errors.Is(err, ErrCatalog) && groups[file].says != nil {
+				err = &MistakesError{[]Finding{at(groups[file].says, LevelError, RuleLoad, "custom.catalog: %v", err)}}
+			}
 			return nil, err
 		}
 	}
@@ -91,15 +97,27 @@ func (c Test) Run(ctx context.Context) (*Report, error) {
 	return r.report, nil
 }
 
+// ErrCatalog reports a catalog of tests that can't be opened.
+var ErrCatalog = errors.New("opening the catalog of tests")
+
+// group is the packages with tests that share a catalog.
+type group struct {
+	packages []ast.Ref
+	says     *ast.Location // which METADATA names it; nil for the one of the call
+}
+
 // groups returns the packages with tests by the catalog that they are run with.
-func (c Test) groups(loaded *bundle.Bundle) (map[string][]ast.Ref, error) {
+func (c Test) groups(loaded *bundle.Bundle) (map[string]*group, error) {
 	modules := loaded.Modules()
-	named := map[string]string{} // catalogs by package
+	named, says := map[string]string{}, map[string]*ast.Location{} // catalogs by package
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		for _, annotation := range modules[name].Annotations {
 			value, ok := annotation.Custom["catalog"]
-			if !ok || annotation.Scope != "package" || !bundle.IsTest(name) {
+			if !ok || !bundle.IsTest(name) {
 				continue
+			}
+			if annotation.Scope != "package" {
+				return nil, &MistakesError{[]Finding{at(annotation.Loc(), LevelError, RuleLoad, "custom.catalog: want it in the METADATA of the package, got it in that of a %s", annotation.Scope)}}
 			}
 			file, ok := value.(string)
 			if !ok || file == "" {
@@ -108,10 +126,11 @@ func (c Test) groups(loaded *bundle.Bundle) (map[string][]ast.Ref, error) {
 			if !filepath.IsAbs(file) {
 				file = filepath.Join(filepath.Dir(name), file)
 			}
-			named[modules[name].Package.Path.String()] = file
+			path := modules[name].Package.Path.String()
+			named[path], says[path] = file, annotation.Loc()
 		}
 	}
-	groups, seen := map[string][]ast.Ref{}, map[string]bool{}
+	groups, seen := map[string]*group{}, map[string]bool{}
 	for name, module := range modules {
 		path := module.Package.Path.String()
 		if !bundle.IsTest(name) || seen[path] {
@@ -119,7 +138,10 @@ func (c Test) groups(loaded *bundle.Bundle) (map[string][]ast.Ref, error) {
 		}
 		seen[path] = true
 		file := cmp.Or(named[path], c.Catalog)
-		groups[file] = append(groups[file], module.Package.Path)
+		if groups[file] == nil {
+			groups[file] = &group{says: says[path]}
+		}
+		groups[file].packages = append(groups[file].packages, module.Package.Path)
 	}
 	return groups, nil
 }
@@ -139,7 +161,7 @@ func (r *runs) group(ctx context.Context, file string, packages []ast.Ref) (err 
 	if file != "" {
 		opened, done, err := r.Open(ctx, file, document)
 		if err != nil {
-			return fmt.Errorf("opening the catalog of tests: %w", err)
+			return fmt.Errorf("%w: %w", ErrCatalog, err)
 		}
 		document = opened
 		defer func() { err = errors.Join(err, done()) }()

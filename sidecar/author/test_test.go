@@ -195,7 +195,8 @@ func TestWhatCantBeTested(t *testing.T) {
 		"a builtin":       {map[string]string{"a.rego": "package a\n\np := http.send({})", "a_test.rego": "package a_test\n\ntest_a if data.a.p"}, "", "--allow-builtin http.send"},
 		"none":            {map[string]string{"a.rego": "package a\n\np := 1"}, "", "no test was run"},
 		"none of them":    {map[string]string{"a_test.rego": "package a_test\n\ntest_a if true"}, "test_b", "no test was run"},
-		"no such catalog": {map[string]string{"a_test.rego": "# METADATA\n# scope: package\n# custom:\n#   catalog: nowhere.txt\npackage a_test\n\ntest_a if true"}, "", "nowhere.txt"},
+		"no such catalog": {map[string]string{"a_test.rego": "# METADATA\n# scope: package\n# custom:\n#   catalog: nowhere.txt\npackage a_test\n\ntest_a if true"}, "", "a_test.rego:1:;;custom.catalog: opening the catalog of tests: ;;nowhere.txt"},
+		"of a rule":       {map[string]string{"a_test.rego": "package a_test\n\n# METADATA\n# custom:\n#   catalog: c.txt\ntest_a if true"}, "", "a_test.rego:3:;;custom.catalog: want it in the METADATA of the package, got it in that of a rule"},
 		"no catalog name": {map[string]string{"d/a_test.rego": "# METADATA\n# scope: package\n# custom:\n#   catalog: 7\npackage a_test\n\ntest_a if true"}, "", "d/a_test.rego:1:;;custom.catalog: want the path of a catalog file, got 7"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,7 +15,7 @@ func wholeReads(rules []*ast.Rule) []Finding {
 	var w wholeWalk
 	for _, rule := range rules {
 		for ; rule != nil; rule = rule.Else {
-			w.rule = rule
+			w.rule, w.at = rule, rule.Location
 			known := map[ast.Var]bool{}
 			for _, argument := range rule.Head.Args {
 				learn(known, argument)
@@ -29,6 +29,7 @@ func wholeReads(rules []*ast.Rule) []Finding {
 
 type wholeWalk struct {
 	rule  *ast.Rule
+	at    *ast.Location // of the condition, for what the compiler wrote in it
 	found []Finding
 }
 
@@ -36,7 +37,11 @@ type wholeWalk struct {
 // before.
 func (w *wholeWalk) body(body ast.Body, known map[ast.Var]bool) {
 	known = maps.Clone(known)
+	defer func(outer *ast.Location) { w.at = outer }(w.at)
 	for _, expression := range body {
+		if expression.Location != nil {
+			w.at = expression.Location
+		}
 		if every, ok := expression.Terms.(*ast.Every); ok {
 			w.terms(every.Domain, known)
 			within := maps.Clone(known)
@@ -132,7 +137,7 @@ func (w *wholeWalk) reference(ref ast.Ref, location *ast.Location, known map[ast
 		return
 	}
 	if location == nil {
-		location = w.rule.Location
+		location = w.at
 	}
 	w.found = append(w.found, at(location, LevelWarning, RuleWhole, "this reads all of %s, which is built anew after each change and fails beyond --max-document; %s", what, w.instead(location)))
 }

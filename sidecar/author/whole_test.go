@@ -115,9 +115,10 @@ func TestWholeReadsAreWhatStorageIsAsked(t *testing.T) {
 // The keyed form that is told depends on what was written.
 func TestWholeReadsAreToldWithAWayOut(t *testing.T) {
 	for policy, want := range map[string]string{
-		`p if count(data.scalekit.permissions) == 2`:                          "a.rego:3:12: ;;data.scalekit.sync.count",
-		`p := object.get(data.scalekit.permissions, input.action.name, null)`: "a.rego:3:17: ;;undefined where object.get",
-		`p := {n | data.scalekit.permissions[n]}`:                             "a.rego:3:11: ;;`some name in names` goes first",
+		`p if count(data.scalekit.permissions) == 2`:                                              "a.rego:3:12: ;;data.scalekit.sync.count",
+		`p := object.get(data.scalekit.permissions, input.action.name, null)`:                     "a.rego:3:17: ;;undefined where object.get",
+		`p := {n | data.scalekit.permissions[n]}`:                                                 "a.rego:3:11: ;;`some name in names` goes first",
+		"p if {\n\t\"x\" != \"\"\n\tsome name, r in data.scalekit.permissions\n\tr.id == name\n}": "a.rego:5:2: ;;`some name in names` goes first",
 	} {
 		tree(t, map[string]string{"a.rego": "package a\n\n" + policy + "\n"})
 		wantLines(t, check(t, author.Check{}), want)

@@ -87,6 +87,7 @@ func scenes() map[string]scene {
 		"customer_else":       {policy: customer, data: complete, question: ask("data:manage", `{"grants":[{"name":"data:manage","org":"org_1"}],"teams":["blue"]}`, `{"organization_id":"org_1","tags":[],"size":500}`)},
 		"customer_not":        {policy: customer, data: complete, question: ask("data:manage", `{"grants":[{"name":"data:manage","org":"org_1"}],"teams":["blue"]}`, `{"organization_id":"org_1","tags":[],"size":3,"state":"archived"}`)},
 		"customer_type":       {policy: customer, data: complete, question: ask("data:manage", `{"grants":[{"name":"data:manage","org":"org_1"}],"teams":[7]}`, `{"organization_id":"org_1","tags":[],"size":3}`)},
+		"literal":             {policy: "testdata/explain/literal.rego", data: complete, question: ask("data:manage", `{"permissions":["data:manage"]}`, `{}`)},
 		"either":              {policy: "testdata/explain/either.rego", data: complete, question: ask("data:manage", `{}`, `{}`)},
 		"undefined_decision":  {policy: "testdata/explain/undefined.rego", data: complete, question: ask("data:manage", `{}`, `{}`)},
 		"evaluation_error":    {policy: "testdata/explain/conflict.rego", data: complete, question: ask("data:manage", `{}`, `{}`)},

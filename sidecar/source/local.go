@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -116,6 +117,9 @@ func (l *local) readOnce(ctx context.Context) (*candidate, error) {
 }
 
 func (l *local) readFile(ctx context.Context, options bundle.LoadOptions) (*candidate, error) {
+	if strings.HasSuffix(l.place.path, ".rego") {
+		return nil, fmt.Errorf("%s: want a directory or a bundle file (.tar.gz), got a .rego file; name the directory that it is in", l.place.path)
+	}
 	content, err := readRegular(l.place.path, largestBundle)
 	if err != nil {
 		return nil, &unavailableError{err}

@@ -1,6 +1,7 @@
 package explanation
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -55,7 +56,11 @@ func within(part, whole *ast.Location) bool {
 // source returns the text of an expression, from the source if that is there.
 func source(node ast.Node) string {
 	if l := node.Loc(); l != nil && len(l.Text) > 0 {
-		return printable(string(l.Text[:min(len(l.Text), 4*maxCondition)]), maxCondition)
+		text := l.Text[:min(len(l.Text), 4*maxCondition)]
+		if expr, ok := node.(*ast.Expr); ok && expr.IsEvery() { // on one line its conditions want to be told apart
+			text = regexp.MustCompile(`([^\s{\[(|,;])[ \t]*\n\s*([^\s}\])])`).ReplaceAll(text, []byte("$1; $2"))
+		}
+		return printable(string(text), maxCondition)
 	}
 	return printable(node.String(), maxCondition)
 }
@@ -294,7 +299,9 @@ func (g *gathering) add(name string, value ast.Value) {
 	if g.has(name) {
 		return
 	}
-	g.text(name, g.t.show(value))
+	if text := g.t.show(value); text != name { // a literal is its own value
+		g.text(name, text)
+	}
 }
 
 func (g *gathering) has(name string) bool {
