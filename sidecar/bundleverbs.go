@@ -79,10 +79,7 @@ func (c *bundleConfig) verifySettings() []setting {
 }
 
 func (c *bundleConfig) inspectSettings() []setting {
-	return append(c.verifySettings(), setting{
-		name: "format", initial: "text", set: oneOf(&c.format, "text", "json"),
-		help: "text or json",
-	})
+	return append(c.verifySettings(), formatSetting(&c.format))
 }
 
 func outputSetting(into *string, help string) setting {

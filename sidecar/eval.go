@@ -5,15 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
-	"github.com/postern-authz/postern/bundle"
-	"github.com/postern-authz/postern/policies"
 	"github.com/postern-authz/postern/sidecar/authz"
 )
 
@@ -21,8 +19,9 @@ import (
 type evalConfig struct {
 	question questionConfig
 
-	from, apiTokenFile, accessTokenFile string // of a running sidecar
-	local                               evalLocal
+	remote          remoteConfig
+	accessTokenFile string // goes along with the question to it
+	local           evalLocal
 
 	explain, exitCode bool
 	format            string
@@ -41,7 +40,7 @@ type evalLocal struct {
 
 func (c *evalConfig) settings() []setting {
 	l := &c.local
-	return append(c.question.settings(), []setting{
+	return slices.Concat(c.question.settings(), []setting{
 		{
 			name: "policy", repeat: true, set: values(&l.policies),
 			help: "policies to ask: a directory, a bundle file (.tar.gz), a .rego file, or builtin; repeatable, and joined (default builtin)",
@@ -55,23 +54,13 @@ func (c *evalConfig) settings() []setting {
 			name: "on-incomplete", initial: "deny", set: oneOf(&l.onIncomplete, "deny", "defer"),
 			help: "what policies see as data.postern.settings.on_incomplete: deny or defer",
 		},
-		{
-			name: "decision", initial: "authz/decision", set: text(&l.decision),
-			help: "the Rego rule that answers",
-		},
+		decisionSetting(&l.decision),
 		allowBuiltinSetting(&l.allowBuiltins),
 		{
 			name: "evaluation-timeout", initial: "10s", set: duration(&l.timeout),
 			help: "longest evaluation of the question, its explanation included",
 		},
-		{
-			name: "from", set: text(&c.from),
-			help: "running sidecar to ask, with its policies and its catalog: its decision API, http://host:port or unix:///path.sock; --explain needs its --allow-explain",
-		},
-		{
-			name: "api-token-file", set: text(&c.apiTokenFile),
-			help: "file with the bearer token that the decision API of --from asks for",
-		},
+	}, c.remote.settings("running sidecar to ask, with its policies and its catalog: its decision API, http://host:port or unix:///path.sock; --explain needs its --allow-explain"), []setting{
 		{
 			name: "access-token-file", set: text(&c.accessTokenFile),
 			help: "file with the access token that goes along with the question to --from",
@@ -88,7 +77,7 @@ func (c *evalConfig) settings() []setting {
 			name: "exit-code", initial: "false", bare: true, set: boolean(&c.exitCode),
 			help: "exit 1 when the decision is deny; otherwise any decision exits 0",
 		},
-	}...)
+	})
 }
 
 // values stores the values of a repeated setting as they are.
@@ -118,7 +107,7 @@ func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
 		return err
 	}
 	ask := c.askLocal
-	if c.from != "" {
+	if c.remote.from != "" {
 		ask = c.askRemote
 	}
 	answer, err := ask(ctx, body)
@@ -161,11 +150,11 @@ func onlyPrintable(text string) string {
 // it in the environment or the file: that is no mistake here.
 func (c *evalConfig) check() error {
 	switch {
-	case c.from == "" && c.accessTokenFile != "":
+	case c.remote.from == "" && c.accessTokenFile != "":
 		return usagef("--access-token-file: want --from with it, got none; --token-claims stands in for a token without a sidecar")
-	case c.from != "" && c.local.catalog != "":
+	case c.remote.from != "" && c.local.catalog != "":
 		return usagef("--from, --catalog: want one of them, got both: a running sidecar has a catalog of its own")
-	case c.from != "" && c.local.claimsFile != "":
+	case c.remote.from != "" && c.local.claimsFile != "":
 		return usagef("--from, --token-claims: want one of them, got both: a running sidecar wants the token itself (--access-token-file)")
 	}
 	return nil
@@ -233,16 +222,9 @@ func (l *evalLocal) use(ctx context.Context, engine *authz.Engine, from *catalog
 	if err != nil {
 		return fmt.Errorf("--policy: %w", err)
 	}
-	policy, err := loaded.Compile(bundle.Options{Schemas: policies.Schemas(), AllowBuiltins: l.allowBuiltins, Decision: l.decision})
+	policy, err := compilePolicy(loaded, l.allowBuiltins, l.decision, l.onIncomplete)
 	if err != nil {
 		return err
 	}
-	data := policy.Data
-	data["postern"] = map[string]any{"settings": map[string]any{"on_incomplete": l.onIncomplete}}
-	return engine.Use(ctx, authz.Policy{
-		Compiler: policy.Compiler,
-		Store:    from.document(inmem.NewFromObject(data)),
-		Decision: policy.Decision,
-		Revision: policy.Revision,
-	})
+	return engine.Use(ctx, policyOver(policy, from.catalog))
 }
