@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"unicode"
 
@@ -162,7 +163,7 @@ func keyFile(value string) (id, path string) {
 
 // openSource opens a bundle's file or directory. The caller calls the function returned.
 func openSource(path string) (bundle.Source, func(), error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to is refused, too
 	if err != nil {
 		return bundle.Source{}, nil, err
 	}

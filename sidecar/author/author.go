@@ -60,24 +60,12 @@ func (s Source) load(ctx context.Context) (*bundle.Bundle, error) {
 		}
 	}
 	for _, directory := range slices.Sorted(maps.Keys(single)) {
-		add(only{os.DirFS(cmp.Or(directory, ".")), single[directory]}, directory)
+		add(bundle.Only(os.DirFS(cmp.Or(directory, ".")), single[directory]...), directory)
 	}
 	if err := errors.Join(failures...); err != nil {
 		return nil, err
 	}
 	return bundle.Join(loaded)
-}
-
-// only is a directory of which some files are there.
-type only struct {
-	fs.FS
-	names []string
-}
-
-// ReadDir lists those files.
-func (o only) ReadDir(name string) ([]fs.DirEntry, error) {
-	entries, err := fs.ReadDir(o.FS, name)
-	return slices.DeleteFunc(entries, func(entry fs.DirEntry) bool { return !slices.Contains(o.names, entry.Name()) }), err
 }
 
 // unpathed drops the path of an error that tells it already.
