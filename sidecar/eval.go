@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -125,7 +123,7 @@ func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
 		if told.Context.Explanation.Text == "" {
 			return errors.New("--explain: the answer has no explanation; is the sidecar of --from an older one?")
 		}
-		answer = []byte(onlyPrintable(told.Context.Explanation.Text))
+		answer = []byte(printableLines(told.Context.Explanation.Text))
 	}
 	if _, err := std.stdout.Write(answer); err != nil {
 		return err
@@ -134,16 +132,6 @@ func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
 		return errDenied
 	}
 	return nil
-}
-
-// onlyPrintable keeps a sidecar that isn't one from telling the terminal what to do.
-func onlyPrintable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, text)
 }
 
 // check looks at what the settings mean together. What `postern run` has, too, may be set for

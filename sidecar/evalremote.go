@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/postern-authz/postern/sidecar/authz"
 )
@@ -63,9 +62,9 @@ func readAccessToken(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	token := strings.TrimSpace(string(content))
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("%s: want one access token of printable characters, without spaces", path)
+	token, err := parseHeaderToken([][]byte{content})
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
 	}
 	return token, nil
 }

@@ -74,10 +74,7 @@ func (c *policyConfig) check() error {
 	if c.tokenFile != "" && !slices.ContainsFunc(c.places, source.Place.IsURL) {
 		return usagef("--policy-token-file: want a bundle URL in --policy with it, got none")
 	}
-	if c.verification.scope != "" && len(c.verification.keys) == 0 {
-		return usagef("--bundle-verification-scope: want --bundle-verification-key with it, got none")
-	}
-	return nil
+	return c.verification.check()
 }
 
 func builtinPlace() source.Place { return source.Embedded(builtinPolicy, policies.FS()) }
@@ -193,8 +190,8 @@ func policyOver(policy *bundle.Policy, about *catalog.Catalog) authz.Policy {
 	}
 }
 
-// parsePolicyToken takes what can stand in a header.
-func parsePolicyToken(contents [][]byte) (string, error) {
+// parseHeaderToken takes what can stand in a header.
+func parseHeaderToken(contents [][]byte) (string, error) {
 	token := strings.TrimSpace(string(contents[0]))
 	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", errors.New("want one token of printable characters, without spaces")
