@@ -31,29 +31,29 @@ func (c *evalConfig) askRemote(ctx context.Context, body []byte) ([]byte, error)
 		}
 		request.Header.Set(authz.TokenHeader, token)
 	}
-	response, answer, err := remote.send(request)
+	answer, err := remote.send(request)
 	if err != nil {
 		return nil, fmt.Errorf("--from: %w", err)
 	}
-	return c.checkAnswer(response, body, answer)
+	return c.checkAnswer(answer, body)
 }
 
 // checkAnswer returns the answer if it is a decision, and what the sidecar says otherwise.
-func (c *evalConfig) checkAnswer(response *http.Response, body, answer []byte) ([]byte, error) {
+func (c *evalConfig) checkAnswer(answer *remoteAnswer, body []byte) ([]byte, error) {
 	var told struct {
 		Decision *bool
 		Error    struct{ Code, Message string }
 	}
-	err := json.Unmarshal(answer, &told)
+	err := json.Unmarshal(answer.body, &told)
 	switch {
 	case err != nil || told.Error.Code == "" && told.Decision == nil:
-		return nil, fmt.Errorf("--from: want an answer of Postern's decision API, got %s", response.Status)
+		return nil, fmt.Errorf("--from: want an answer of Postern's decision API, got %s", answer.status)
 	case told.Error.Code == "malformed_question":
 		return nil, c.question.mistake(body, told.Error.Message)
-	case response.StatusCode != http.StatusOK:
+	case answer.code != http.StatusOK:
 		return nil, fmt.Errorf("--from: %s: %s", told.Error.Code, told.Error.Message)
 	}
-	return answer, nil
+	return answer.body, nil
 }
 
 // readAccessToken reads what can stand in a header.

@@ -83,22 +83,30 @@ func newRemoteSidecar(from, tokenFile string) (*remoteSidecar, error) {
 	return r, nil
 }
 
+// remoteAnswer is an answer, read to its end.
+type remoteAnswer struct {
+	code   int
+	status string // code and its text
+	body   []byte
+}
+
 // send sends a request with the API's token, and reads the answer.
-func (r *remoteSidecar) send(request *http.Request) (response *http.Response, body []byte, err error) {
+func (r *remoteSidecar) send(request *http.Request) (*remoteAnswer, error) {
 	if r.token != "" {
 		request.Header.Set("Authorization", "Bearer "+r.token)
 	}
-	if response, err = r.client.Do(request); err != nil {
-		return nil, nil, err
+	response, err := r.client.Do(request)
+	if err != nil {
+		return nil, err
 	}
-	body, err = io.ReadAll(io.LimitReader(response.Body, largestRemoteAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(response.Body, largestRemoteAnswer+1))
 	if err := errors.Join(err, response.Body.Close()); err != nil {
-		return nil, nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if len(body) > largestRemoteAnswer {
-		return nil, nil, fmt.Errorf("%s: the answer is larger than %d bytes", request.URL.EscapedPath(), largestRemoteAnswer)
+		return nil, fmt.Errorf("%s: the answer is larger than %d bytes", request.URL.EscapedPath(), largestRemoteAnswer)
 	}
-	return response, body, nil
+	return &remoteAnswer{response.StatusCode, response.Status, body}, nil
 }
 
 // get asks for a path and reads the answer into into. It returns the code of a refusal.
@@ -107,12 +115,12 @@ func (r *remoteSidecar) get(ctx context.Context, path string, into any) (code st
 	if err != nil {
 		return "", err
 	}
-	response, body, err := r.send(request)
+	answer, err := r.send(request)
 	if err != nil {
 		return "", err
 	}
-	if response.StatusCode == http.StatusOK {
-		if err := json.Unmarshal(body, into); err != nil {
+	if answer.code == http.StatusOK {
+		if err := json.Unmarshal(answer.body, into); err != nil {
 			return "", fmt.Errorf("%s: want an answer of Postern's decision API: %w", path, err)
 		}
 		return "", nil
@@ -120,8 +128,8 @@ func (r *remoteSidecar) get(ctx context.Context, path string, into any) (code st
 	var refusal struct {
 		Error struct{ Code, Message string }
 	}
-	if json.Unmarshal(body, &refusal) != nil || refusal.Error.Code == "" {
-		return "", fmt.Errorf("%s: want an answer of Postern's decision API, got %s", path, response.Status)
+	if json.Unmarshal(answer.body, &refusal) != nil || refusal.Error.Code == "" {
+		return "", fmt.Errorf("%s: want an answer of Postern's decision API, got %s", path, answer.status)
 	}
 	return refusal.Error.Code, fmt.Errorf("%s: %s: %s", path, refusal.Error.Code, refusal.Error.Message)
 }
