@@ -4,6 +4,15 @@
 // It reads policies as the sidecar does, by package bundle, so that what passes here is
 // taken there. What it adds is the catalog: which names of permissions exist. It gets that
 // as names and as a data document, and knows neither where they come from nor the sidecar.
+//
+// Invariants:
+//
+//   - A check without findings was a check: what can't be read or looked at is an error or a
+//     finding, and no test at all is [ErrNoTests].
+//   - Nothing of a policy is changed, and a tree is laid out whole or not at all.
+//
+// It refuses paths that are neither directories nor .rego files, and to lay out a tree over
+// files that are there.
 package author
 
 import (
