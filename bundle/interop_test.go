@@ -15,22 +15,11 @@ import (
 	"time"
 
 	"github.com/postern-authz/postern/bundle"
+	"github.com/postern-authz/postern/policies/policiestest"
 )
 
 // stockOPA is the real opa, of the version that this project embeds.
 type stockOPA string
-
-// buildOPA builds it from the module cache, once for all that follows.
-func buildOPA(t *testing.T) stockOPA {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "opa")
-	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/opa/go.mod", "-o", path, "github.com/open-policy-agent/opa")
-	build.Dir = ".."
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building opa: %v\n%s", err, output)
-	}
-	return stockOPA(path)
-}
 
 func (o stockOPA) command(ctx context.Context, directory string, args ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, string(o), args...)
@@ -133,7 +122,7 @@ func TestStockOPA(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds opa")
 	}
-	opa := buildOPA(t)
+	opa := stockOPA(filepath.Join(policiestest.StockOPA(t, ".."), "opa"))
 	rsaPair, ecPair := pairOf(t, rsaKey(t, 2048)), pairOf(t, ecKey(t, elliptic.P256()))
 	t.Run("loads what we build", opa.loadsOurs)
 	t.Run("we load what it builds", opa.buildsForUs)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 )
 
 // Source is where a bundle's files are: a directory, or an archive.
@@ -12,6 +13,20 @@ type Source struct {
 	Name    string    // goes before the names of files in errors; see [LoadOptions]
 	FS      fs.FS     // a directory; nil: an archive
 	Archive io.Reader // read once
+}
+
+// Only is a directory of which the files with these names are there, and nothing else.
+func Only(directory fs.FS, names ...string) fs.FS { return only{directory, names} }
+
+type only struct {
+	fs.FS
+	names []string
+}
+
+// ReadDir lists those files.
+func (o only) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(o.FS, name)
+	return slices.DeleteFunc(entries, func(entry fs.DirEntry) bool { return !slices.Contains(o.names, entry.Name()) }), err
 }
 
 // Load is [Load] or [LoadArchive], by the name of the source if it has one.

@@ -19,13 +19,17 @@ type Stream struct {
 // and no owners are part of it. The error is that of w or of a Content, or says that one has
 // another size than announced.
 func WriteStreams(w io.Writer, files ...Stream) error {
-	compressed, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	return writeStreams(w, gzip.BestSpeed, 0o600, files)
+}
+
+func writeStreams(w io.Writer, level int, mode int64, files []Stream) error {
+	compressed, err := gzip.NewWriterLevel(w, level)
 	if err != nil {
 		return err
 	}
 	archive := tar.NewWriter(compressed)
 	for _, f := range files {
-		if err := writeStream(archive, f); err != nil {
+		if err := writeStream(archive, mode, f); err != nil {
 			return fmt.Errorf("writing %s: %w", f.Name, err)
 		}
 	}
@@ -35,8 +39,8 @@ func WriteStreams(w io.Writer, files ...Stream) error {
 	return compressed.Close()
 }
 
-func writeStream(archive *tar.Writer, f Stream) error {
-	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Size: f.Size, Mode: 0o600}); err != nil {
+func writeStream(archive *tar.Writer, mode int64, f Stream) error {
+	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Size: f.Size, Mode: mode, Format: tar.FormatPAX}); err != nil {
 		return err
 	}
 	if n, err := io.Copy(archive, f.Content); err != nil {

@@ -1,7 +1,7 @@
 package bundle
 
 import (
-	"archive/tar"
+	"bytes"
 	"compress/gzip"
 	"io"
 	"slices"
@@ -16,22 +16,12 @@ type File struct {
 // WriteArchive writes files as an OPA bundle, sorted by name. Equal files make equal bytes, by
 // one version of Go: times, owners and modes are the same for all.
 func WriteArchive(w io.Writer, files []File) error {
-	zipped := gzip.NewWriter(w)
-	archive := tar.NewWriter(zipped)
 	sorted := slices.SortedFunc(slices.Values(files), func(a, b File) int {
 		return byName(file{name: a.Name}, file{name: b.Name})
 	})
-	for _, f := range sorted {
-		header := &tar.Header{Name: f.Name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(f.Content)), Format: tar.FormatPAX}
-		if err := archive.WriteHeader(header); err != nil {
-			return err
-		}
-		if _, err := archive.Write(f.Content); err != nil {
-			return err
-		}
+	streams := make([]Stream, len(sorted))
+	for i, f := range sorted {
+		streams[i] = Stream{f.Name, int64(len(f.Content)), bytes.NewReader(f.Content)}
 	}
-	if err := archive.Close(); err != nil {
-		return err
-	}
-	return zipped.Close()
+	return writeStreams(w, gzip.DefaultCompression, 0o644, streams)
 }

@@ -34,25 +34,19 @@ func sourceOf(paths, allowed []string) author.Source {
 
 // checkConfig is what `postern check` runs with.
 type checkConfig struct {
-	catalog, from, apiTokenFile string
-	unused                      bool
-	decision                    string
-	allowBuiltins               []string
-	failOn, format              string
+	catalog        string
+	remote         remoteConfig
+	unused         bool
+	decision       string
+	allowBuiltins  []string
+	failOn, format string
 }
 
 func (c *checkConfig) settings() []setting {
-	return []setting{
+	return slices.Concat([]setting{
 		configSetting(),
 		catalogSetting(&c.catalog),
-		{
-			name: "from", set: text(&c.from),
-			help: "running sidecar with the catalog, instead of a file: its decision API, http://host:port or unix:///path.sock",
-		},
-		{
-			name: "api-token-file", set: text(&c.apiTokenFile),
-			help: "file with the bearer token that the decision API of --from asks for",
-		},
+	}, c.remote.settings("running sidecar with the catalog, instead of a file: its decision API, http://host:port or unix:///path.sock"), []setting{
 		{
 			name: "unused", initial: "false", bare: true, set: boolean(&c.unused),
 			help: "warn of permissions in the catalog that no policy mentions",
@@ -67,7 +61,7 @@ func (c *checkConfig) settings() []setting {
 			help: "the least finding that makes the exit status 1: warning or error",
 		},
 		formatSetting(&c.format),
-	}
+	})
 }
 
 // textOrNone stores a value that may be empty.
@@ -108,14 +102,14 @@ func (c *checkConfig) run(ctx context.Context, args []string, std streams) error
 func (c *checkConfig) names(ctx context.Context, std streams) (known *author.Catalog, err error) {
 	complete := true
 	switch {
-	case c.catalog != "" && c.from != "":
+	case c.catalog != "" && c.remote.from != "":
 		return nil, errors.New("--catalog, --from: want one of them, got both")
-	case c.unused && c.catalog == "" && c.from == "":
+	case c.unused && c.catalog == "" && c.remote.from == "":
 		return nil, errors.New("--unused: want a catalog with it, --catalog or --from")
 	case c.catalog != "":
 		known, complete, err = fileNames(ctx, c.catalog)
-	case c.from != "":
-		known, complete, err = remoteNames(ctx, c.from, c.apiTokenFile)
+	case c.remote.from != "":
+		known, complete, err = remoteNames(ctx, &c.remote)
 	}
 	if err != nil {
 		return nil, err
@@ -141,10 +135,10 @@ func fileNames(ctx context.Context, path string) (known *author.Catalog, complet
 	}}, complete, nil
 }
 
-func remoteNames(ctx context.Context, from, tokenFile string) (known *author.Catalog, complete bool, err error) {
-	remote, err := newRemoteCatalog(from, tokenFile)
+func remoteNames(ctx context.Context, from *remoteConfig) (known *author.Catalog, complete bool, err error) {
+	remote, err := from.open()
 	if err != nil {
-		return nil, false, fmt.Errorf("--from: %w, got %q", err, from)
+		return nil, false, err
 	}
 	live, complete, err := remote.names(ctx)
 	if err != nil {
@@ -208,7 +202,7 @@ func regularExpression(into *string) func([]string) error {
 func (c *testConfig) run(ctx context.Context, args []string, std streams) error {
 	report, err := author.Test{
 		Source: sourceOf(args, c.allowBuiltins), Open: openForTests, Catalog: c.catalog,
-		Settings: map[string]any{"settings": map[string]any{"on_incomplete": "deny"}},
+		Settings: posternData("deny"),
 		Only:     c.only, Coverage: c.coverage || c.minCoverage > 0, Timeout: c.timeout,
 	}.Run(ctx)
 	var unusable *author.MistakesError

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"unicode"
 
@@ -79,10 +80,7 @@ func (c *bundleConfig) verifySettings() []setting {
 }
 
 func (c *bundleConfig) inspectSettings() []setting {
-	return append(c.verifySettings(), setting{
-		name: "format", initial: "text", set: oneOf(&c.format, "text", "json"),
-		help: "text or json",
-	})
+	return append(c.verifySettings(), formatSetting(&c.format))
 }
 
 func outputSetting(into *string, help string) setting {
@@ -108,13 +106,18 @@ func (c *verificationConfig) settings() []setting {
 	}
 }
 
+// check looks at what the settings mean together.
+func (c *verificationConfig) check() error {
+	if c.scope != "" && len(c.keys) == 0 {
+		return usagef("--bundle-verification-scope: want --bundle-verification-key with it, got none")
+	}
+	return nil
+}
+
 // read reads the keys; nil if there are none.
 func (c *verificationConfig) read() (*bundle.Verification, error) {
-	if len(c.keys) == 0 {
-		if c.scope != "" {
-			return nil, usagef("--bundle-verification-scope: want --bundle-verification-key with it, got none")
-		}
-		return nil, nil
+	if err := c.check(); err != nil || len(c.keys) == 0 {
+		return nil, err
 	}
 	var contents [][]byte
 	for _, path := range c.paths() {
@@ -165,7 +168,7 @@ func keyFile(value string) (id, path string) {
 
 // openSource opens a bundle's file or directory. The caller calls the function returned.
 func openSource(path string) (bundle.Source, func(), error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to is refused, too
 	if err != nil {
 		return bundle.Source{}, nil, err
 	}
@@ -330,7 +333,7 @@ func printInspection(w io.Writer, found *bundle.Inspection) error {
 	return table.Flush()
 }
 
-// printable keeps a bundle from steering the terminal that it is inspected in.
+// printable keeps what others wrote from steering the terminal that it is shown in.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -338,6 +341,15 @@ func printable(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// printableLines is [printable] of each line.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // replaceFile writes a file that others may read; whoever does has the old or the new one whole.

@@ -210,6 +210,10 @@ func allowBuiltinSetting(into *[]string) setting {
 	}
 }
 
+func decisionSetting(into *string) setting {
+	return setting{name: "decision", initial: "authz/decision", set: text(into), help: "the Rego rule that answers"}
+}
+
 // check looks at what the settings mean together.
 func (c *config) check() error {
 	if c.controlSocket == "" {

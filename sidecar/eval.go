@@ -5,15 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
-	"unicode"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
-	"github.com/postern-authz/postern/bundle"
-	"github.com/postern-authz/postern/policies"
 	"github.com/postern-authz/postern/sidecar/authz"
 )
 
@@ -21,8 +17,9 @@ import (
 type evalConfig struct {
 	question questionConfig
 
-	from, apiTokenFile, accessTokenFile string // of a running sidecar
-	local                               evalLocal
+	remote          remoteConfig
+	accessTokenFile string // goes along with the question to it
+	local           evalLocal
 
 	explain, exitCode bool
 	format            string
@@ -41,7 +38,7 @@ type evalLocal struct {
 
 func (c *evalConfig) settings() []setting {
 	l := &c.local
-	return append(c.question.settings(), []setting{
+	return slices.Concat(c.question.settings(), []setting{
 		{
 			name: "policy", repeat: true, set: values(&l.policies),
 			help: "policies to ask: a directory, a bundle file (.tar.gz), a .rego file, or builtin; repeatable, and joined (default builtin)",
@@ -55,23 +52,13 @@ func (c *evalConfig) settings() []setting {
 			name: "on-incomplete", initial: "deny", set: oneOf(&l.onIncomplete, "deny", "defer"),
 			help: "what policies see as data.postern.settings.on_incomplete: deny or defer",
 		},
-		{
-			name: "decision", initial: "authz/decision", set: text(&l.decision),
-			help: "the Rego rule that answers",
-		},
+		decisionSetting(&l.decision),
 		allowBuiltinSetting(&l.allowBuiltins),
 		{
 			name: "evaluation-timeout", initial: "10s", set: duration(&l.timeout),
 			help: "longest evaluation of the question, its explanation included",
 		},
-		{
-			name: "from", set: text(&c.from),
-			help: "running sidecar to ask, with its policies and its catalog: its decision API, http://host:port or unix:///path.sock; --explain needs its --allow-explain",
-		},
-		{
-			name: "api-token-file", set: text(&c.apiTokenFile),
-			help: "file with the bearer token that the decision API of --from asks for",
-		},
+	}, c.remote.settings("running sidecar to ask, with its policies and its catalog: its decision API, http://host:port or unix:///path.sock; --explain needs its --allow-explain"), []setting{
 		{
 			name: "access-token-file", set: text(&c.accessTokenFile),
 			help: "file with the access token that goes along with the question to --from",
@@ -88,7 +75,7 @@ func (c *evalConfig) settings() []setting {
 			name: "exit-code", initial: "false", bare: true, set: boolean(&c.exitCode),
 			help: "exit 1 when the decision is deny; otherwise any decision exits 0",
 		},
-	}...)
+	})
 }
 
 // values stores the values of a repeated setting as they are.
@@ -118,7 +105,7 @@ func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
 		return err
 	}
 	ask := c.askLocal
-	if c.from != "" {
+	if c.remote.from != "" {
 		ask = c.askRemote
 	}
 	answer, err := ask(ctx, body)
@@ -136,7 +123,7 @@ func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
 		if told.Context.Explanation.Text == "" {
 			return errors.New("--explain: the answer has no explanation; is the sidecar of --from an older one?")
 		}
-		answer = []byte(onlyPrintable(told.Context.Explanation.Text))
+		answer = []byte(printableLines(told.Context.Explanation.Text))
 	}
 	if _, err := std.stdout.Write(answer); err != nil {
 		return err
@@ -147,25 +134,15 @@ func (c *evalConfig) run(ctx context.Context, _ []string, std streams) error {
 	return nil
 }
 
-// onlyPrintable keeps a sidecar that isn't one from telling the terminal what to do.
-func onlyPrintable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, text)
-}
-
 // check looks at what the settings mean together. What `postern run` has, too, may be set for
 // it in the environment or the file: that is no mistake here.
 func (c *evalConfig) check() error {
 	switch {
-	case c.from == "" && c.accessTokenFile != "":
+	case c.remote.from == "" && c.accessTokenFile != "":
 		return usagef("--access-token-file: want --from with it, got none; --token-claims stands in for a token without a sidecar")
-	case c.from != "" && c.local.catalog != "":
+	case c.remote.from != "" && c.local.catalog != "":
 		return usagef("--from, --catalog: want one of them, got both: a running sidecar has a catalog of its own")
-	case c.from != "" && c.local.claimsFile != "":
+	case c.remote.from != "" && c.local.claimsFile != "":
 		return usagef("--from, --token-claims: want one of them, got both: a running sidecar wants the token itself (--access-token-file)")
 	}
 	return nil
@@ -233,16 +210,9 @@ func (l *evalLocal) use(ctx context.Context, engine *authz.Engine, from *catalog
 	if err != nil {
 		return fmt.Errorf("--policy: %w", err)
 	}
-	policy, err := loaded.Compile(bundle.Options{Schemas: policies.Schemas(), AllowBuiltins: l.allowBuiltins, Decision: l.decision})
+	policy, err := compilePolicy(loaded, l.allowBuiltins, l.decision, l.onIncomplete)
 	if err != nil {
 		return err
 	}
-	data := policy.Data
-	data["postern"] = map[string]any{"settings": map[string]any{"on_incomplete": l.onIncomplete}}
-	return engine.Use(ctx, authz.Policy{
-		Compiler: policy.Compiler,
-		Store:    from.document(inmem.NewFromObject(data)),
-		Decision: policy.Decision,
-		Revision: policy.Revision,
-	})
+	return engine.Use(ctx, policyOver(policy, from.catalog))
 }

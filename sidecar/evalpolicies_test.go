@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/postern-authz/postern/bundle"
@@ -30,8 +31,13 @@ func TestPoliciesToEvaluate(t *testing.T) {
 			t.Errorf("%v: %v", paths, err)
 		}
 	}
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none"):                                         "no such file",
+		pipe:                       "want " + pipe + " to be",
+		filepath.Join(dir, "none"): "no such file",
 		writeFile(t, []byte("not a bundle"), dir, "notes.txt"):             "notes.txt",
 		writeFile(t, []byte("package a\n\nb := {"), dir, "b", "half.rego"): "half.rego:",
 	} {

@@ -4,23 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"strings"
 
 	"github.com/postern-authz/postern/sidecar/authz"
 )
 
-// largestAnswer is more than the answer to a question with an explanation, in bytes.
-const largestAnswer = 4 << 20
-
 // askRemote asks a running sidecar.
 func (c *evalConfig) askRemote(ctx context.Context, body []byte) ([]byte, error) {
-	remote, err := newRemoteCatalog(c.from, c.apiTokenFile)
+	remote, err := c.remote.open()
 	if err != nil {
-		return nil, usagef("--from: %v, got %q", err, c.from)
+		return nil, usagef("%v", err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, remote.base+"/v1/authorize", bytes.NewReader(body))
 	if err != nil {
@@ -30,9 +24,6 @@ func (c *evalConfig) askRemote(ctx context.Context, body []byte) ([]byte, error)
 		request.URL.RawQuery = "explain=true"
 	}
 	request.Header.Set("Content-Type", "application/json")
-	if remote.token != "" {
-		request.Header.Set("Authorization", "Bearer "+remote.token)
-	}
 	if c.accessTokenFile != "" {
 		token, err := readAccessToken(c.accessTokenFile)
 		if err != nil {
@@ -40,36 +31,29 @@ func (c *evalConfig) askRemote(ctx context.Context, body []byte) ([]byte, error)
 		}
 		request.Header.Set(authz.TokenHeader, token)
 	}
-	response, err := remote.client.Do(request)
+	answer, err := remote.send(request)
 	if err != nil {
 		return nil, fmt.Errorf("--from: %w", err)
 	}
-	answer, err := io.ReadAll(io.LimitReader(response.Body, largestAnswer+1))
-	if err := errors.Join(err, response.Body.Close()); err != nil {
-		return nil, fmt.Errorf("--from: reading the answer: %w", err)
-	}
-	return c.checkAnswer(response, body, answer)
+	return c.checkAnswer(answer, body)
 }
 
 // checkAnswer returns the answer if it is a decision, and what the sidecar says otherwise.
-func (c *evalConfig) checkAnswer(response *http.Response, body, answer []byte) ([]byte, error) {
-	if len(answer) > largestAnswer {
-		return nil, fmt.Errorf("--from: the answer is larger than %d bytes", largestAnswer)
-	}
+func (c *evalConfig) checkAnswer(answer *remoteAnswer, body []byte) ([]byte, error) {
 	var told struct {
 		Decision *bool
 		Error    struct{ Code, Message string }
 	}
-	err := json.Unmarshal(answer, &told)
+	err := json.Unmarshal(answer.body, &told)
 	switch {
 	case err != nil || told.Error.Code == "" && told.Decision == nil:
-		return nil, fmt.Errorf("--from: want an answer of Postern's decision API, got %s", response.Status)
+		return nil, fmt.Errorf("--from: want an answer of Postern's decision API, got %s", answer.status)
 	case told.Error.Code == "malformed_question":
 		return nil, c.question.mistake(body, told.Error.Message)
-	case response.StatusCode != http.StatusOK:
+	case answer.code != http.StatusOK:
 		return nil, fmt.Errorf("--from: %s: %s", told.Error.Code, told.Error.Message)
 	}
-	return answer, nil
+	return answer.body, nil
 }
 
 // readAccessToken reads what can stand in a header.
@@ -78,9 +62,9 @@ func readAccessToken(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	token := strings.TrimSpace(string(content))
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("%s: want one access token of printable characters, without spaces", path)
+	token, err := parseHeaderToken([][]byte{content})
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
 	}
 	return token, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-authz/postern/bundle"
 	"github.com/postern-authz/postern/policies"
 	"github.com/postern-authz/postern/sidecar/authz"
+	"github.com/postern-authz/postern/sidecar/catalog"
 	"github.com/postern-authz/postern/sidecar/source"
 )
 
@@ -64,10 +65,7 @@ func (c *policyConfig) settings() []setting {
 			help: "take a policy whose revision is older than the one in use",
 		},
 		allowBuiltinSetting(&c.allowBuiltins),
-		{
-			name: "decision", initial: "authz/decision", set: text(&c.decision),
-			help: "the Rego rule that answers",
-		},
+		decisionSetting(&c.decision),
 	})
 }
 
@@ -76,10 +74,7 @@ func (c *policyConfig) check() error {
 	if c.tokenFile != "" && !slices.ContainsFunc(c.places, source.Place.IsURL) {
 		return usagef("--policy-token-file: want a bundle URL in --policy with it, got none")
 	}
-	if c.verification.scope != "" && len(c.verification.keys) == 0 {
-		return usagef("--bundle-verification-scope: want --bundle-verification-key with it, got none")
-	}
-	return nil
+	return c.verification.check()
 }
 
 func builtinPlace() source.Place { return source.Embedded(builtinPolicy, policies.FS()) }
@@ -157,27 +152,46 @@ func (s *sidecar) readOPAConfig(ctx context.Context, path string) ([]source.Plac
 // data document of its own, so that a question in flight keeps policy and data of the bundle
 // that it began with.
 func (s *sidecar) usePolicy(ctx context.Context, loaded *bundle.Bundle) error {
-	policy, err := loaded.Compile(bundle.Options{Schemas: policies.Schemas(), AllowBuiltins: s.config.policy.allowBuiltins, Decision: s.config.policy.decision})
+	c := s.config.policy
+	policy, err := compilePolicy(loaded, c.allowBuiltins, c.decision, s.config.onIncomplete)
 	if err != nil {
 		return err
 	}
-	data := policy.Data
-	data["postern"] = map[string]any{"settings": map[string]any{"on_incomplete": s.config.onIncomplete}}
 	if s.decisions != nil { // first: no decision of this policy is logged without its mask
-		if err := s.decisions.Use(ctx, policy.Compiler, maps.Clone(data)); err != nil {
+		if err := s.decisions.Use(ctx, policy.Compiler, maps.Clone(policy.Data)); err != nil {
 			return err
 		}
 	}
-	return s.engine.Use(ctx, authz.Policy{
-		Compiler: policy.Compiler,
-		Store:    s.catalog.Document(inmem.NewFromObject(data)),
-		Decision: policy.Decision,
-		Revision: policy.Revision,
-	})
+	return s.engine.Use(ctx, policyOver(policy, s.catalog))
 }
 
-// parsePolicyToken takes what can stand in a header.
-func parsePolicyToken(contents [][]byte) (string, error) {
+// compilePolicy compiles a bundle as what the sidecar decides by: its data has data.postern.
+func compilePolicy(loaded *bundle.Bundle, allowBuiltins []string, decision, onIncomplete string) (*bundle.Policy, error) {
+	policy, err := loaded.Compile(bundle.Options{Schemas: policies.Schemas(), AllowBuiltins: allowBuiltins, Decision: decision})
+	if err != nil {
+		return nil, err
+	}
+	policy.Data["postern"] = posternData(onIncomplete)
+	return policy, nil
+}
+
+// posternData is data.postern, what policies see of the settings.
+func posternData(onIncomplete string) map[string]any {
+	return map[string]any{"settings": map[string]any{"on_incomplete": onIncomplete}}
+}
+
+// policyOver is a policy with the catalog that it is asked about.
+func policyOver(policy *bundle.Policy, about *catalog.Catalog) authz.Policy {
+	return authz.Policy{
+		Compiler: policy.Compiler,
+		Store:    about.Document(inmem.NewFromObject(policy.Data)),
+		Decision: policy.Decision,
+		Revision: policy.Revision,
+	}
+}
+
+// parseHeaderToken takes what can stand in a header.
+func parseHeaderToken(contents [][]byte) (string, error) {
 	token := strings.TrimSpace(string(contents[0]))
 	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", errors.New("want one token of printable characters, without spaces")

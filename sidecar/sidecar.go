@@ -195,7 +195,7 @@ func (s *sidecar) readFollowed() (err error) {
 func (s *sidecar) readPolicyFollowed() (err error) {
 	c := s.config.policy
 	if c.tokenFile != "" {
-		if s.policyToken, err = newFollowed("--policy-token-file", files(c.tokenFile), parsePolicyToken); err != nil {
+		if s.policyToken, err = newFollowed("--policy-token-file", files(c.tokenFile), parseHeaderToken); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,15 @@
 // It reads policies as the sidecar does, by package bundle, so that what passes here is
 // taken there. What it adds is the catalog: which names of permissions exist. It gets that
 // as names and as a data document, and knows neither where they come from nor the sidecar.
+//
+// Invariants:
+//
+//   - A check without findings was a check: what can't be read or looked at is an error or a
+//     finding, and no test at all is [ErrNoTests].
+//   - Nothing of a policy is changed, and a tree is laid out whole or not at all.
+//
+// It refuses paths that are neither directories nor .rego files, and to lay out a tree over
+// files that are there.
 package author
 
 import (
@@ -60,24 +69,12 @@ func (s Source) load(ctx context.Context) (*bundle.Bundle, error) {
 		}
 	}
 	for _, directory := range slices.Sorted(maps.Keys(single)) {
-		add(only{os.DirFS(cmp.Or(directory, ".")), single[directory]}, directory)
+		add(bundle.Only(os.DirFS(cmp.Or(directory, ".")), single[directory]...), directory)
 	}
 	if err := errors.Join(failures...); err != nil {
 		return nil, err
 	}
 	return bundle.Join(loaded)
-}
-
-// only is a directory of which some files are there.
-type only struct {
-	fs.FS
-	names []string
-}
-
-// ReadDir lists those files.
-func (o only) ReadDir(name string) ([]fs.DirEntry, error) {
-	entries, err := fs.ReadDir(o.FS, name)
-	return slices.DeleteFunc(entries, func(entry fs.DirEntry) bool { return !slices.Contains(o.names, entry.Name()) }), err
 }
 
 // unpathed drops the path of an error that tells it already.

@@ -159,9 +159,9 @@ type runs struct {
 func (r *runs) group(ctx context.Context, file string, packages []ast.Ref) (err error) {
 	document := inmem.NewFromObject(r.data)
 	if file != "" {
-		opened, done, err := r.Open(ctx, file, document)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrCatalog, err)
+		opened, done, failure := r.Open(ctx, file, document)
+		if failure != nil {
+			return fmt.Errorf("%w: %w", ErrCatalog, failure)
 		}
 		document = opened
 		defer func() { err = errors.Join(err, done()) }()

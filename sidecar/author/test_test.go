@@ -240,3 +240,18 @@ func TestShippedPoliciesPassTheirTests(t *testing.T) {
 		t.Errorf("%d failed, %.1f %% are covered", report.Failed(), report.Coverage.Coverage)
 	}
 }
+
+// What goes wrong while a catalog is put away again is told, too.
+func TestACatalogThatCannotBeClosed(t *testing.T) {
+	tree(t, map[string]string{"p/a_test.rego": "package a_test\n\ntest_x if true\n"})
+	stuck := errors.New("stuck")
+	_, err := author.Test{
+		Source: author.Source{Paths: []string{"p"}}, Timeout: time.Minute, Catalog: "catalog",
+		Open: func(_ context.Context, _ string, base storage.Store) (storage.Store, func() error, error) {
+			return base, func() error { return stuck }, nil
+		},
+	}.Run(t.Context())
+	if !errors.Is(err, stuck) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -63,7 +63,7 @@ func outcomeOf(err error) string {
 	switch {
 	case errors.As(err, &unavailable):
 		return outcomeUnavailable
-	case errors.Is(err, ErrRollback):
+	case errors.Is(err, errRollback):
 		return outcomeRollback
 	}
 	return outcomeInvalid

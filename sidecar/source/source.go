@@ -52,8 +52,8 @@ type Config struct {
 	Meter  metric.Meter
 }
 
-// ErrRollback refuses a revision that is older than the one in use.
-var ErrRollback = errors.New("older than the revision in use")
+// errRollback refuses a revision that is older than the one in use.
+var errRollback = errors.New("older than the revision in use")
 
 // Follower keeps the policy of several sources in use. Its methods may be called concurrently
 // once [Follower.Load] has returned.
@@ -237,7 +237,7 @@ func (f *Follower) offer(ctx context.Context, o *origin, c *candidate) error {
 	f.turn.Lock()
 	defer f.turn.Unlock()
 	if active := o.active; active != nil && !f.config.AllowRollback && bundle.Older(c.bundle.Revision(), active.bundle.Revision()) {
-		return o.place.wrap(fmt.Errorf("%s: revision %q is %w, %q; --allow-rollback takes it", o.place.name, c.bundle.Revision(), ErrRollback, active.bundle.Revision()))
+		return o.place.wrap(fmt.Errorf("%s: revision %q is %w, %q; --allow-rollback takes it", o.place.name, c.bundle.Revision(), errRollback, active.bundle.Revision()))
 	}
 	f.mu.Lock()
 	o.newest = c

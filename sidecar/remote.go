@@ -17,21 +17,43 @@ import (
 )
 
 const (
-	remoteWithin      = 30 * time.Second // for each answer
-	largestRemotePage = 16 << 20         // bytes of it: a page of 1000 records is a third of that at most
+	remoteWithin        = 30 * time.Second // for each answer
+	largestRemoteAnswer = 16 << 20         // bytes of it: a page of 1000 records is a third of that at most, an explanation less
 )
 
-// remoteCatalog reads the catalog of a running sidecar through its decision API.
-type remoteCatalog struct {
+// remoteConfig is the running sidecar that a verb asks.
+type remoteConfig struct{ from, apiTokenFile string }
+
+// settings say what the verb asks the sidecar for.
+func (c *remoteConfig) settings(help string) []setting {
+	return []setting{
+		{name: "from", set: text(&c.from), help: help},
+		{
+			name: "api-token-file", set: text(&c.apiTokenFile),
+			help: "file with the bearer token that the decision API of --from asks for",
+		},
+	}
+}
+
+func (c *remoteConfig) open() (*remoteSidecar, error) {
+	remote, err := newRemoteSidecar(c.from, c.apiTokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("--from: %w, got %q", err, c.from)
+	}
+	return remote, nil
+}
+
+// remoteSidecar is asked through its decision API.
+type remoteSidecar struct {
 	base   string // of its URLs, without a slash at the end
 	token  string // bearer token, or empty
 	client *http.Client
 }
 
-// newRemoteCatalog wants http://host:port, https://host:port or unix:///path.sock, and the file
+// newRemoteSidecar wants http://host:port, https://host:port or unix:///path.sock, and the file
 // with the API's token, if it asks for one.
-func newRemoteCatalog(from, tokenFile string) (*remoteCatalog, error) {
-	r := &remoteCatalog{base: strings.TrimRight(from, "/"), client: &http.Client{
+func newRemoteSidecar(from, tokenFile string) (*remoteSidecar, error) {
+	r := &remoteSidecar{base: strings.TrimRight(from, "/"), client: &http.Client{
 		Timeout: remoteWithin,
 		// The token is for this address alone.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -61,28 +83,44 @@ func newRemoteCatalog(from, tokenFile string) (*remoteCatalog, error) {
 	return r, nil
 }
 
-// get asks for a path and reads the answer into into. It returns the code of a refusal.
-func (r *remoteCatalog) get(ctx context.Context, path string, into any) (code string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+path, nil)
-	if err != nil {
-		return "", err
-	}
+// remoteAnswer is an answer, read to its end.
+type remoteAnswer struct {
+	code   int
+	status string // code and its text
+	body   []byte
+}
+
+// send sends a request with the API's token, and reads the answer.
+func (r *remoteSidecar) send(request *http.Request) (*remoteAnswer, error) {
 	if r.token != "" {
 		request.Header.Set("Authorization", "Bearer "+r.token)
 	}
 	response, err := r.client.Do(request)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, largestRemotePage+1))
+	body, err := io.ReadAll(io.LimitReader(response.Body, largestRemoteAnswer+1))
 	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	if len(body) > largestRemoteAnswer {
+		return nil, fmt.Errorf("%s: the answer is larger than %d bytes", request.URL.EscapedPath(), largestRemoteAnswer)
+	}
+	return &remoteAnswer{response.StatusCode, response.Status, body}, nil
+}
+
+// get asks for a path and reads the answer into into. It returns the code of a refusal.
+func (r *remoteSidecar) get(ctx context.Context, path string, into any) (code string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+path, nil)
+	if err != nil {
 		return "", err
 	}
-	if len(body) > largestRemotePage {
-		return "", fmt.Errorf("%s: the answer is larger than %d bytes", path, largestRemotePage)
+	answer, err := r.send(request)
+	if err != nil {
+		return "", err
 	}
-	if response.StatusCode == http.StatusOK {
-		if err := json.Unmarshal(body, into); err != nil {
+	if answer.code == http.StatusOK {
+		if err := json.Unmarshal(answer.body, into); err != nil {
 			return "", fmt.Errorf("%s: want an answer of Postern's decision API: %w", path, err)
 		}
 		return "", nil
@@ -90,15 +128,15 @@ func (r *remoteCatalog) get(ctx context.Context, path string, into any) (code st
 	var refusal struct {
 		Error struct{ Code, Message string }
 	}
-	if json.Unmarshal(body, &refusal) != nil || refusal.Error.Code == "" {
-		return "", fmt.Errorf("%s: want an answer of Postern's decision API, got %s", path, response.Status)
+	if json.Unmarshal(answer.body, &refusal) != nil || refusal.Error.Code == "" {
+		return "", fmt.Errorf("%s: want an answer of Postern's decision API, got %s", path, answer.status)
 	}
 	return refusal.Error.Code, fmt.Errorf("%s: %s: %s", path, refusal.Error.Code, refusal.Error.Message)
 }
 
 // names returns the names of the live permissions, page by page, and whether the catalog is
 // complete.
-func (r *remoteCatalog) names(ctx context.Context) (live []string, complete bool, err error) {
+func (r *remoteSidecar) names(ctx context.Context) (live []string, complete bool, err error) {
 	var at syncAnswer
 	if _, err := r.get(ctx, "/v1/sync", &at); err != nil {
 		return nil, false, err
@@ -127,7 +165,7 @@ func (r *remoteCatalog) names(ctx context.Context) (live []string, complete bool
 }
 
 // wasDeleted reports whether the newest that the sidecar knows of a name is its deletion.
-func (r *remoteCatalog) wasDeleted(ctx context.Context, name string) (bool, error) {
+func (r *remoteSidecar) wasDeleted(ctx context.Context, name string) (bool, error) {
 	if name == "" {
 		return false, nil // which isn't a path either
 	}

@@ -32,7 +32,7 @@ func TestRemoteCatalog(t *testing.T) {
 	if _, err := c.Apply(t.Context(), permissionEvent(permission.Deleted, 2, "7", "name:0007")); err != nil {
 		t.Fatal(err)
 	}
-	remote, err := newRemoteCatalog(server.URL+"/", "")
+	remote, err := newRemoteSidecar(server.URL+"/", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestRemoteCatalogOverASocketWithAToken(t *testing.T) {
 	server.Start()
 	t.Cleanup(server.Close)
 	for file, want := range map[string]string{writeFile(t, []byte(token+"\n"), t.TempDir(), "token"): "", "": "unauthorized"} {
-		remote, err := newRemoteCatalog("unix://"+path, file)
+		remote, err := newRemoteSidecar("unix://"+path, file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,20 +85,20 @@ func TestRemoteCatalogRefuses(t *testing.T) {
 		"127.0.0.1:8181": "want a decision API", "ftp://a": "want a decision API", "http://user:pass@a": "want a decision API",
 		"http://a/?x": "want a decision API",
 	} {
-		if _, err := newRemoteCatalog(from, ""); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "pass") {
+		if _, err := newRemoteSidecar(from, ""); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "pass") {
 			t.Errorf("%s: got %v", from, err)
 		}
 	}
-	if _, err := newRemoteCatalog("http://a", writeFile(t, []byte("short"), t.TempDir(), "token")); err == nil || strings.Contains(err.Error(), "short") {
+	if _, err := newRemoteSidecar("http://a", writeFile(t, []byte("short"), t.TempDir(), "token")); err == nil || strings.Contains(err.Error(), "short") {
 		t.Errorf("got %v", err)
 	}
 	for answer, want := range map[string]string{
 		"hello":                                "want an answer of Postern's decision API",
 		`{"permissions":[],"next_cursor":"x"}`: "the same page comes twice",
-		`{"permissions":"` + strings.Repeat("x", largestRemotePage): "larger than",
+		`{"permissions":"` + strings.Repeat("x", largestRemoteAnswer): "larger than",
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, answer) }))
-		remote, err := newRemoteCatalog(server.URL, "")
+		remote, err := newRemoteSidecar(server.URL, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestRemoteCatalogRefuses(t *testing.T) {
 	}
 	moved := httptest.NewServer(http.RedirectHandler("http://127.0.0.1:1/", http.StatusFound))
 	t.Cleanup(moved.Close)
-	remote, err := newRemoteCatalog(moved.URL, "")
+	remote, err := newRemoteSidecar(moved.URL, "")
 	if err != nil {
 		t.Fatal(err)
 	}
