@@ -35,9 +35,10 @@ import (
 )
 
 const (
-	mostQueued      = 10_000      // entries
-	mostQueuedBytes = 16 << 20    // of questions and answers
-	entryWithin     = time.Second // to mask one entry
+	mostQueued      = 10_000                 // entries
+	mostQueuedBytes = 16 << 20               // of questions and answers
+	entryWithin     = time.Second            // to mask one entry
+	stopWithin      = 200 * time.Millisecond // beyond the end of what Close was given
 )
 
 // Options make a [Log].
@@ -206,7 +207,8 @@ func (l *Log) log(ctx context.Context, e Entry) error {
 }
 
 // Close hands over what is queued and uploads it, as far as ctx, which needs a deadline,
-// lets it. What is recorded later is lost. It may be called once.
+// lets it: it returns when that ends, whatever the service does. What is recorded later is
+// lost. It may be called once.
 func (l *Log) Close(ctx context.Context) error {
 	close(l.closing)
 	var err error
@@ -215,6 +217,20 @@ func (l *Log) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.New("decisions were still queued for the decision log")
 	}
-	l.manager.Stop(ctx)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		l.manager.Stop(ctx) // which waits for the upload in hand, whose answer may have no end
+	}()
+	select {
+	case <-stopped:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-stopped: // it was about to
+	case <-time.After(stopWithin):
+		l.failures.Warn("stopping", "the decision log service didn't answer in time; what it didn't get is lost")
+	}
 	return err
 }
