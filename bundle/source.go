@@ -47,8 +47,18 @@ func (s Source) read(ctx context.Context, o *LoadOptions, all bool) ([]file, err
 	if s.Name != "" {
 		o.Name = s.Name
 	}
+	var files []file
+	var err error
 	if s.FS != nil {
-		return readTree(ctx, s.FS, o.withDefaults(), all)
+		files, err = readTree(ctx, s.FS, o.withDefaults(), all)
+	} else {
+		files, err = readArchive(ctx, s.Archive, o.withDefaults())
 	}
-	return readArchive(ctx, s.Archive, o.withDefaults())
+	if err == nil {
+		err = refuseExpansion(files, o.withDefaults())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return files, nil
 }

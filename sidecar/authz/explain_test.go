@@ -494,6 +494,31 @@ func TestExplainMustBeAllowed(t *testing.T) {
 	}
 }
 
+type recording struct {
+	decision authz.Decision
+	answer   string
+}
+
+func (r *recording) Record(d authz.Decision, answer []byte, _ int) {
+	r.decision, r.answer = d, string(answer)
+}
+
+// What a decision log gets has no explanation: that quotes the question, in which the log's
+// mask could not find what it is to hide.
+func TestExplanationIsNotRecorded(t *testing.T) {
+	e := engineThatExplains(t, document(), `decision if input.subject.id == "somebody else"`, time.Second)
+	var got recording
+	w := httptest.NewRecorder()
+	authz.NewHandler(e, &got, slog.New(slog.DiscardHandler)).
+		ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/authorize?explain=true", strings.NewReader(body("live"))))
+	if !strings.Contains(w.Body.String(), `"explanation"`) {
+		t.Fatalf("got %s, want an explanation for who asks", w.Body)
+	}
+	if got.decision.Explanation != nil || strings.Contains(got.answer, "explanation") || !strings.Contains(got.answer, got.decision.ID) {
+		t.Errorf("got %s recorded, want the answer without its explanation", got.answer)
+	}
+}
+
 // An explanation that isn't asked for costs nothing: not one allocation.
 func TestExplainCostsNothingUnused(t *testing.T) {
 	if raced {

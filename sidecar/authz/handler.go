@@ -24,8 +24,8 @@ type Handler struct {
 // Recorder takes note of each decision that was answered. It must not keep its caller
 // waiting, and may keep what it is given.
 type Recorder interface {
-	// Record gets the decision, the JSON that it was answered with, and the size of the
-	// question's JSON in bytes.
+	// Record gets the decision, the JSON that it was answered with, both without an
+	// explanation, and the size of the question's JSON in bytes.
 	Record(d Decision, answer []byte, question int)
 }
 
@@ -62,10 +62,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.failures.Warn(d.Reasons[0], "evaluation failed", "trouble", d.trouble, "decision_id", d.ID, "reason", d.Reasons[0],
 			"policy_revision", d.PolicyRevision, "request_id", w.Header().Get("X-Request-ID"))
 	}
-	if h.recorder != nil {
-		h.recorder.Record(d, answer, len(body))
-	}
+	h.record(d, answer, len(body))
 	listener.WriteEncoded(w, http.StatusOK, answer)
+}
+
+// record tells the recorder what was answered. The explanation isn't part of it: it quotes
+// the question, of which a log's mask may hide some.
+func (h *Handler) record(d Decision, answer []byte, question int) {
+	if h.recorder == nil {
+		return
+	}
+	if d.Explanation != nil {
+		d.Explanation = nil
+		answer, _ = d.AppendJSON(nil) // the rest of it was encoded already
+	}
+	h.recorder.Record(d, answer, question)
 }
 
 // readToken returns the access token in the header, or nothing.

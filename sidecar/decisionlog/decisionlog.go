@@ -35,9 +35,10 @@ import (
 )
 
 const (
-	mostQueued      = 10_000      // entries
-	mostQueuedBytes = 16 << 20    // of questions and answers
-	entryWithin     = time.Second // to mask one entry
+	mostQueued      = 10_000                 // entries
+	mostQueuedBytes = 16 << 20               // of questions and answers
+	entryWithin     = time.Second            // to mask one entry
+	stopWithin      = 200 * time.Millisecond // beyond the end of what Close was given
 )
 
 // Options make a [Log].
@@ -215,7 +216,8 @@ func (l *Log) log(ctx context.Context, e Entry) error {
 }
 
 // Close hands over what is queued and uploads it, as far as ctx, which needs a deadline,
-// lets it. What is recorded later is lost. It may be called once.
+// lets it: it returns soon after that ends, whatever the service does. What is recorded later is
+// lost. It may be called once.
 func (l *Log) Close(ctx context.Context) error {
 	close(l.closing)
 	var err error
@@ -227,12 +229,17 @@ func (l *Log) Close(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		l.manager.Stop(ctx)
+		l.manager.Stop(ctx) // which waits for the upload in hand, whose answer may have no end
 	}()
 	select {
 	case <-stopped:
-	case <-ctx.Done(): // an upload that was under way before goes on until its own time is over
-		l.failures.Warn("close", "the decision log ends before its service has taken all decisions")
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-stopped: // it was about to
+	case <-time.After(stopWithin):
+		l.failures.Warn("stopping", "the decision log service didn't answer in time; what it didn't get is lost")
 	}
 	return err
 }

@@ -361,3 +361,42 @@ func TestConfigurationErrors(t *testing.T) {
 		t.Errorf("without services: got %v, want it to ask for one", err)
 	}
 }
+
+// The end doesn't depend on the service: neither one that never answers nor one whose answer
+// never ends holds it up beyond the deadline.
+func TestCloseDoesNotWaitForTheService(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"no answer":         func(http.ResponseWriter) {},
+		"an endless answer": func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK); _ = http.NewResponseController(w).Flush() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked, release := make(chan struct{}, 100), make(chan struct{})
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				answer(w)
+				asked <- struct{}{}
+				<-release
+			}))
+			defer server.Close()
+			defer close(release)
+			log, err := decisionlog.New(t.Context(), decisionlog.Options{
+				Services:     fmt.Appendf(nil, `{"sink":{"url":%q}}`, server.URL),
+				DecisionLogs: []byte(quick),
+				ID:           "instance-1",
+				Logger:       slog.New(slog.DiscardHandler),
+				Meter:        sdk.NewMeterProvider().Meter("test"),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			log.Record(entry("d-1"), 100)
+			<-asked
+			ctx, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer stop()
+			began := time.Now()
+			_ = log.Close(ctx) // what it says doesn't matter here
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("it took %v to close", took)
+			}
+		})
+	}
+}

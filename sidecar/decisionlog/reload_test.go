@@ -1,9 +1,7 @@
 package decisionlog_test
 
 import (
-	"context"
 	"fmt"
-	"net/http"
 	"testing"
 	"time"
 
@@ -36,29 +34,4 @@ func TestPoliciesComeWhileDecisionsAreLogged(t *testing.T) {
 		t.Fatal("a policy waits for a decision that waits for it")
 	}
 	f.close(t)
-}
-
-// A service that takes an upload and never answers doesn't keep the process from its end.
-func TestAServiceThatHangsDoesntHoldUpTheEnd(t *testing.T) {
-	asked, end := make(chan struct{}, 100), make(chan struct{})
-	f := newFixture(t, quick, func() int {
-		asked <- struct{}{}
-		<-end
-		return http.StatusOK
-	})
-	t.Cleanup(func() { close(end) })
-	f.Record(entry("d-1"), 100)
-	select {
-	case <-asked:
-	case <-time.After(20 * time.Second):
-		t.Fatal("nothing is uploaded")
-	}
-	const allowed = 300 * time.Millisecond
-	ctx, stop := context.WithTimeout(context.WithoutCancel(t.Context()), allowed)
-	defer stop()
-	began := time.Now()
-	err := f.Close(ctx)
-	if took := time.Since(began); took > allowed+2*time.Second {
-		t.Errorf("closing took %v: %v", took, err)
-	}
 }

@@ -87,8 +87,14 @@ func (f *Feed[V]) Stop() {
 	f.builder.stop()
 }
 
-// ServeHTTP answers with the newest version, 304 to those who have it, or 503.
+// ServeHTTP answers with the newest version, 304 to those who have it, 503, or 400 to a request
+// with a body: while one is awaited, net/http doesn't see that the peer hung up.
 func (f *Feed[V]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // else the answer waits for the body, too
+		listener.WriteError(w, &listener.Error{Status: http.StatusBadRequest, Code: "body_unexpected", Message: "send the request without a body"})
+		return
+	}
 	select {
 	case f.places <- struct{}{}:
 		defer func() { <-f.places }()

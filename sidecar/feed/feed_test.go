@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -296,6 +297,27 @@ func TestPlaces(t *testing.T) {
 }
 
 // A server that shuts down waits for nobody who waits.
+// Who announces a body and hangs up would keep a place until its wait is over, unseen.
+func TestNobodyWaitsBehindABody(t *testing.T) {
+	f := feed.New(newSource(), feed.Config{Dir: t.TempDir(), ContentType: "a/b", MostFollowers: 1, Logger: slog.New(slog.DiscardHandler)})
+	t.Cleanup(f.Stop)
+	server := httptest.NewServer(f)
+	t.Cleanup(server.Close)
+	for _, body := range []string{"Content-Length: 5", "Transfer-Encoding: chunked"} {
+		peer, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = peer.Close() }()
+		_ = peer.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = fmt.Fprintf(peer, "GET / HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\nPrefer: wait=60\r\n%s\r\n\r\n", body)
+		response := make([]byte, 12)
+		if _, err := io.ReadFull(peer, response); err != nil || string(response) != "HTTP/1.1 400" {
+			t.Errorf("%s: got %q, %v, want 400 at once", body, response, err)
+		}
+	}
+}
+
 func TestStopping(t *testing.T) {
 	s := start(t, 10)
 	waiting := s.follow(t.Context(), `If-None-Match: "0"`, "Prefer: wait=50")

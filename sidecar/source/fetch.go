@@ -20,6 +20,8 @@ const (
 	answerWithin  = 10 * time.Second // to the first byte, what a held request is held not counted
 	bodyWithin    = time.Minute
 	mostRedirects = 5
+	longestError  = 500     // bytes
+	longestETag   = 4 << 10 // bytes; a longer one may be more than what its server takes back
 )
 
 // answer is what a server says about a bundle.
@@ -53,6 +55,9 @@ func (r *remote) fetch(ctx context.Context, q request) (answer, error) {
 	defer func() { _ = response.Body.Close() }() // it was read, or isn't wanted
 	slow.Reset(bodyWithin)
 	a := answer{etag: response.Header.Get("ETag"), longPoll: response.Header.Get("Content-Type") == bundleType}
+	if len(a.etag) > longestETag {
+		a.etag = ""
+	}
 	switch {
 	case response.StatusCode == http.StatusNotModified && q.etag != "":
 		a.unchanged = true
@@ -102,6 +107,19 @@ func withoutURL(ctx context.Context, err error) error {
 	var asked *url.Error
 	for errors.As(err, &asked) {
 		err = asked.Err
+	}
+	return withoutQuotes(err)
+}
+
+// withoutQuotes cuts an error short that quotes at length what a server sent, or with it the
+// query of a URL.
+func withoutQuotes(err error) error {
+	text, _, query := strings.Cut(err.Error(), "?")
+	if len(text) > longestError {
+		text, query = strings.ToValidUTF8(text[:longestError], ""), true
+	}
+	if query {
+		return errors.New(text + "…")
 	}
 	return err
 }

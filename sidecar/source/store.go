@@ -92,9 +92,6 @@ func (s store) save(k *kept) (err error) {
 	}
 	header := *k
 	header.Format, header.Source, header.SHA256 = keptFormat, s.source, digestOf(k.content)
-	if len(header.ETag) > largestHeader/2 {
-		header.ETag = ""
-	}
 	line, err := json.Marshal(header)
 	if err != nil {
 		return err
