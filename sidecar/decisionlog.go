@@ -16,6 +16,7 @@ func (s *sidecar) openDecisionLog(ctx context.Context, asked source.OPAConfig) (
 	}
 	s.decisions, err = decisionlog.New(ctx, decisionlog.Options{
 		Services:     asked.Services,
+		Keys:         asked.Keys,
 		DecisionLogs: asked.DecisionLogs,
 		ID:           s.catalog.Sync().Epoch,
 		Logger:       s.logger,

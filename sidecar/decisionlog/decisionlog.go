@@ -44,6 +44,7 @@ const (
 // Options make a [Log].
 type Options struct {
 	Services     json.RawMessage // section services of an OPA configuration
+	Keys         json.RawMessage // section keys, which services may sign with; may be empty
 	DecisionLogs json.RawMessage // section decision_logs
 	ID           string          // of this instance, the label id of each entry
 	Logger       *slog.Logger    // for failed uploads
@@ -85,9 +86,9 @@ type queued struct {
 
 // New starts a log. Its error names the section of the configuration that is wrong.
 func New(ctx context.Context, o Options) (*Log, error) {
-	config, err := json.Marshal(map[string]json.RawMessage{"services": o.Services})
+	config, uploads, err := guarded(o)
 	if err != nil {
-		return nil, fmt.Errorf("services: %w", err)
+		return nil, err
 	}
 	failures := listener.NewFailureLog(o.Logger, time.Now)
 	refused := new(atomic.Int64)
@@ -99,6 +100,9 @@ func New(ctx context.Context, o Options) (*Log, error) {
 	l := &Log{
 		manager: manager, failures: failures, failed: refused, counts: metrics.New(),
 		queue: make(chan queued, mostQueued), closing: make(chan struct{}), done: make(chan struct{}),
+	}
+	for name, plugin := range uploads {
+		manager.Register(name, plugin)
 	}
 	if err := l.start(ctx, o); err != nil {
 		manager.Stop(ctx)

@@ -324,6 +324,44 @@ func TestAnUploadIsRepeated(t *testing.T) {
 	}
 }
 
+// Decisions, and the headers that the configuration sends along, go to the service alone.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	elsewhere := make(chan string, 100)
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { elsewhere <- r.Header.Get("X-Api-Key") }))
+	defer other.Close()
+	asked := make(chan string, 100)
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Header.Get("X-Api-Key") + r.Header.Get("Authorization")
+		http.Redirect(w, r, other.URL+"/logs", http.StatusTemporaryRedirect)
+	}))
+	defer service.Close()
+	log, err := decisionlog.New(t.Context(), decisionlog.Options{
+		Services: fmt.Appendf(nil, `[{"name":"sink","url":%q,"headers":{"X-Api-Key":"k3y"},"credentials":{"bearer":{"token":"t0ken"}}}]`, service.URL),
+		Keys:     []byte(`{"signer":{"algorithm":"HS256","key":"0123456789abcdef0123456789abcdef"}}`), DecisionLogs: []byte(quick), ID: "i",
+		Logger: slog.New(slog.DiscardHandler), Meter: sdk.NewMeterProvider().Meter("test"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Record(entry("d-1"), 100)
+	for range 2 { // it is refused, and tried again
+		select {
+		case got := <-asked:
+			if got != "k3yBearer t0ken" {
+				t.Errorf("the service was asked with %q", got)
+			}
+		case key := <-elsewhere:
+			t.Fatalf("an upload went elsewhere, with the key %q", key)
+		}
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	_ = log.Close(ctx) // it can't be uploaded
+	if len(elsewhere) > 0 {
+		t.Errorf("%d uploads went elsewhere, with the key %q", len(elsewhere), <-elsewhere)
+	}
+}
+
 func TestCloseUploadsWhatIsQueued(t *testing.T) {
 	f := newFixture(t, `{"service":"sink","reporting":{"min_delay_seconds":300,"max_delay_seconds":600}}`, nil)
 	for i := range 1000 {

@@ -35,9 +35,9 @@ type OPAConfig struct {
 	Places   []Place
 	Warnings []string // about keys that are passed over
 
-	// What a decision log is made of, as JSON: services and decision_logs, which isn't looked
-	// into. The latter is nil where the file doesn't have it.
-	Services, DecisionLogs json.RawMessage
+	// What a decision log is made of, as JSON: services, keys, and decision_logs, which isn't
+	// looked into. The last two are nil where the file doesn't have them.
+	Services, Keys, DecisionLogs json.RawMessage
 }
 
 // refusal says why a key isn't taken that would do something else than it does in OPA.
@@ -92,7 +92,7 @@ func ReadOPAConfig(text []byte, name string) (OPAConfig, error) {
 	if len(places) == 0 && logs == nil {
 		return OPAConfig{}, fmt.Errorf("%s: want at least one of bundles, got none", name)
 	}
-	return OPAConfig{Places: places, Warnings: warnings, Services: sections["services"].json, DecisionLogs: logs}, nil
+	return OPAConfig{Places: places, Warnings: warnings, Services: sections["services"].json, Keys: sections["keys"].json, DecisionLogs: logs}, nil
 }
 
 // section is a part of the file. The zero section isn't there.
