@@ -15,14 +15,15 @@ import (
 	"github.com/postern-authz/postern/bundle"
 )
 
-// recorder notes what is read.
-type recorder struct {
+// Recorder is a store that notes what is read of it. It is for one evaluation at a time.
+type Recorder struct {
 	storage.Store
-	reads []string
+	Reads []string // the paths, in the order in which they were read
 }
 
-func (r *recorder) Read(ctx context.Context, txn storage.Transaction, path storage.Path) (any, error) {
-	r.reads = append(r.reads, path.String())
+// Read notes the path, and reads.
+func (r *Recorder) Read(ctx context.Context, txn storage.Transaction, path storage.Path) (any, error) {
+	r.Reads = append(r.Reads, path.String())
 	return r.Store.Read(ctx, txn, path)
 }
 
@@ -48,7 +49,7 @@ func Ask(t testing.TB, policy *bundle.Policy, rule string, data map[string]any, 
 	t.Helper()
 	all := maps.Clone(policy.Data)
 	maps.Copy(all, data)
-	store := &recorder{Store: inmem.NewFromObject(all)}
+	store := &Recorder{Store: inmem.NewFromObject(all)}
 	query, err := rego.New(
 		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ast.MustParseRef(rule))))),
 		rego.Compiler(policy.Compiler),
@@ -58,13 +59,13 @@ func Ask(t testing.TB, policy *bundle.Policy, rule string, data map[string]any, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	store.reads = nil
+	store.Reads = nil
 	results, err := query.Eval(t.Context(), rego.EvalInput(input))
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(store.reads)
-	answer := Answer{Reads: slices.Compact(store.reads)}
+	slices.Sort(store.Reads)
+	answer := Answer{Reads: slices.Compact(store.Reads)}
 	if len(results) > 0 {
 		answer.Value = results[0].Expressions[0].Value
 	}

@@ -8,24 +8,13 @@ import (
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
 	"github.com/postern-authz/postern/bundle"
 	"github.com/postern-authz/postern/policies"
+	"github.com/postern-authz/postern/policies/policiestest"
 	"github.com/postern-authz/postern/sidecar/author"
 )
-
-// recorder notes what is read.
-type recorder struct {
-	storage.Store
-	reads []string
-}
-
-func (r *recorder) Read(ctx context.Context, txn storage.Transaction, path storage.Path) (any, error) {
-	r.reads = append(r.reads, path.String())
-	return r.Store.Read(ctx, txn, path)
-}
 
 // readsWhole evaluates data.a.p and reports whether storage was asked for a collection.
 func readsWhole(t *testing.T) (whole bool, reads []string) {
@@ -39,7 +28,7 @@ func readsWhole(t *testing.T) (whole bool, reads []string) {
 		t.Fatal(err)
 	}
 	record := func(name string) any { return map[string]any{"id": "perm_" + name, "name": name} }
-	store := &recorder{Store: inmem.NewFromObject(map[string]any{"scalekit": map[string]any{
+	store := &policiestest.Recorder{Store: inmem.NewFromObject(map[string]any{"scalekit": map[string]any{
 		"permissions": map[string]any{"data:read": record("data:read"), "data:manage": record("data:manage")},
 		"deleted":     map[string]any{"data:erase": record("data:erase")},
 		"sync":        map[string]any{"count": 2},
@@ -49,16 +38,16 @@ func readsWhole(t *testing.T) (whole bool, reads []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store.reads = nil
+	store.Reads = nil
 	if _, err := query.Eval(t.Context(), rego.EvalInput(map[string]any{
 		"action":  map[string]any{"name": "data:read"},
 		"subject": map[string]any{"properties": map[string]any{"permissions": []any{"data:read", "data:manage"}}},
 	})); err != nil {
 		t.Fatal(err)
 	}
-	return slices.ContainsFunc(store.reads, func(path string) bool {
+	return slices.ContainsFunc(store.Reads, func(path string) bool {
 		return slices.Contains([]string{"/", "/scalekit", "/scalekit/permissions", "/scalekit/deleted"}, path)
-	}), store.reads
+	}), store.Reads
 }
 
 // What the check says of a rule is what storage is really asked when it is evaluated.

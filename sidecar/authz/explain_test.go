@@ -4,14 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -458,113 +454,4 @@ func TestExplainingBesideDeciding(t *testing.T) {
 		}
 	}
 	wg.Wait()
-}
-
-func TestExplainMustBeAllowed(t *testing.T) {
-	e := engine(t, document(), `decision := true`, time.Second)
-	if _, err := e.Explain(context.Background(), []byte(body("live")), ""); !errors.Is(err, authz.ErrExplainNotAllowed) {
-		t.Errorf("got %v", err)
-	}
-	for _, test := range []struct {
-		allowed       bool
-		query         string
-		status        int
-		code, contain string
-	}{
-		{false, "", 200, "", `"decision":true`},
-		{false, "?explain=false", 200, "", `"decision":true`},
-		{false, "?x=1&%zz", 200, "", `"decision":true`},
-		{false, "?explain=true", 403, "explain_not_allowed", "--allow-explain"},
-		{true, "?explain=true", 200, "", `"explanation":{"decided":{"rule":"data.test.decision","at":"test.rego:2"`},
-		{true, "?explain=false", 200, "", `"decision":true`},
-		{true, "?explain=1", 400, "malformed_query", "true or false"},
-		{true, "?explain", 400, "malformed_query", "true or false"},
-		{true, "?explain=true&explain=true", 400, "malformed_query", "once"},
-	} {
-		e := engine(t, document(), `decision := true`, time.Second)
-		if test.allowed {
-			e = engineThatExplains(t, document(), `decision := true`, time.Second)
-		}
-		w := httptest.NewRecorder()
-		handler(e).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/authorize"+test.query, strings.NewReader(body("live"))))
-		explained := strings.Contains(w.Body.String(), `"explanation"`)
-		if w.Code != test.status || !strings.Contains(w.Body.String(), test.code) || !strings.Contains(w.Body.String(), test.contain) || explained != (test.allowed && test.query == "?explain=true") {
-			t.Errorf("%s: got %d %s", test.query, w.Code, w.Body)
-		}
-	}
-}
-
-type recording struct {
-	decision authz.Decision
-	answer   string
-}
-
-func (r *recording) Record(d authz.Decision, answer []byte, _ int) {
-	r.decision, r.answer = d, string(answer)
-}
-
-// What a decision log gets has no explanation: that quotes the question, in which the log's
-// mask could not find what it is to hide.
-func TestExplanationIsNotRecorded(t *testing.T) {
-	e := engineThatExplains(t, document(), `decision if input.subject.id == "somebody else"`, time.Second)
-	var got recording
-	w := httptest.NewRecorder()
-	authz.NewHandler(e, &got, slog.New(slog.DiscardHandler)).
-		ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/authorize?explain=true", strings.NewReader(body("live"))))
-	if !strings.Contains(w.Body.String(), `"explanation"`) {
-		t.Fatalf("got %s, want an explanation for who asks", w.Body)
-	}
-	if got.decision.Explanation != nil || strings.Contains(got.answer, "explanation") || !strings.Contains(got.answer, got.decision.ID) {
-		t.Errorf("got %s recorded, want the answer without its explanation", got.answer)
-	}
-}
-
-// An explanation that isn't asked for costs nothing: not one allocation.
-func TestExplainCostsNothingUnused(t *testing.T) {
-	if raced {
-		t.Skip("the race detector makes pools forget")
-	}
-	rego := `decision := {"decision": true, "reasons": {"granted"}} if { data.scalekit.permissions[input.action.name]; input.subject.type == "user" }`
-	for name, e := range map[string]*authz.Engine{
-		"not allowed": engine(t, document(), rego, time.Second), "allowed": engineThatExplains(t, document(), rego, time.Second),
-	} {
-		if got := allocations(t, e); got > mostAllocations {
-			t.Errorf("%s: %v allocations, want at most %d", name, got, mostAllocations)
-		}
-	}
-}
-
-// mostAllocations of one request with that policy and its recorder, as it was before explanations.
-const mostAllocations = 140
-
-func allocations(t *testing.T, e *authz.Engine) float64 {
-	h := authz.NewHandler(e, nil, slog.New(slog.DiscardHandler))
-	question := body("live")
-	return testing.AllocsPerRun(300, func() {
-		w := httptest.NewRecorder()
-		request, err := http.NewRequest(http.MethodPost, "/v1/authorize", strings.NewReader(question))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if h.ServeHTTP(w, request); w.Code != http.StatusOK {
-			t.Fatal(w.Body)
-		}
-	})
-}
-
-// The built-in policy, with and without an explanation.
-func BenchmarkExplain(b *testing.B) {
-	s := scenes()["permission_deleted"]
-	e, _ := s.engine(b)
-	question := []byte(s.question)
-	for name, ask := range map[string]func(context.Context, []byte, string) (authz.Decision, error){"decided": e.Decide, "explained": e.Explain} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := ask(context.Background(), question, ""); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }
